@@ -1,0 +1,1 @@
+//! Keeps a policy store in step with an OPAL server.

@@ -1,0 +1,1 @@
+//! Whole-system tests of OPAL, also against the released Python peers.

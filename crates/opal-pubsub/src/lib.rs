@@ -1,0 +1,1 @@
+//! Both ends of OPAL's websocket protocol, and the feed of changes behind it.

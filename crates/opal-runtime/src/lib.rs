@@ -1,0 +1,1 @@
+//! What OPAL's daemons need to be good processes: tasks, settings, tokens, HTTP, logs.

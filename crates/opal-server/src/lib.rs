@@ -1,0 +1,1 @@
+//! Tracks policy, accepts data updates, tells clients.

@@ -1,0 +1,1 @@
+//! Fixtures and stand-ins for the processes around OPAL, for its tests.

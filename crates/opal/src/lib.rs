@@ -1,0 +1,1 @@
+//! One tool for people: demo, up, engine.
