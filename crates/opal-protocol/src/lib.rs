@@ -10,14 +10,26 @@
 //!
 //! Both travel in the frames of [`rpc`]. What may be printed of a URL is a [`RedactedUrl`].
 
+pub mod data;
 pub mod id;
+pub mod json_text;
 pub mod path;
 pub mod policy;
 pub mod redact;
+pub mod report;
+pub mod rpc;
 pub mod token;
+pub mod topic;
+pub mod validate;
 
+pub use data::{
+    Callback, DataSourceConfig, DataSourceEntry, DataUpdate, Document, HttpFetcherConfig,
+    HttpMethod, PatchOperation, SaveMethod, ServerDataSourceConfig, UpdateCallback,
+};
 pub use id::{CommitHash, ScopeId, UpdateId};
 pub use path::{DataPath, RepoPath};
 pub use policy::{DataModule, DeletedFiles, PolicyBundle, PolicyModule, PolicyUpdateMessage};
 pub use redact::RedactedUrl;
+pub use report::{DataEntryReport, DataUpdateReport};
 pub use token::{AccessTokenRequest, Claims, PeerType};
+pub use topic::Topic;
