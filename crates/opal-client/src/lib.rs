@@ -1,1 +1,3 @@
 //! Keeps a policy store in step with an OPAL server.
+
+pub mod data;

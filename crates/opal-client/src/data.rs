@@ -1,0 +1,3 @@
+//! The road of a data update through the client.
+
+pub mod queue;
