@@ -20,6 +20,7 @@
 //! covers all of it. Nothing is ever checked out.
 
 mod announcement;
+pub(crate) mod api;
 mod bundle;
 mod error;
 mod git;
@@ -32,6 +33,7 @@ mod settings;
 mod tracker;
 mod view;
 mod watcher;
+pub mod webhook;
 
 pub use error::{BundleError, SourceError};
 pub use git::GitError;

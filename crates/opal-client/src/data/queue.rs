@@ -74,6 +74,8 @@ pub enum Retry {
     After(Option<Duration>),
     /// Only a change by a person helps.
     Never,
+    /// A patch may have been applied or not: it must not be sent again.
+    Unknown,
 }
 
 /// What the caller is to know of an entry.
@@ -83,6 +85,8 @@ pub struct Notice {
     pub job: Job,
     /// Its place.
     pub seq: Seq,
+    /// Whether an outcome of the entry had been told before.
+    pub repeated: bool,
     /// What happened.
     pub outcome: Outcome,
 }
@@ -94,8 +98,6 @@ pub enum Outcome {
     Written {
         /// What was written.
         document: Document,
-        /// Whether it had been reported as failing before.
-        late: bool,
     },
     /// It failed, and will be tried again.
     Failing {
@@ -103,8 +105,6 @@ pub enum Outcome {
         error: String,
         /// What was fetched, if it was the store that failed.
         document: Option<Document>,
-        /// Whether this is its first failure.
-        first: bool,
     },
     /// It failed and is given up: trying again cannot help.
     Refused {
@@ -134,6 +134,8 @@ struct Item {
     state: State,
     /// Rounds that failed so far.
     rounds: u32,
+    /// Whether an outcome has been told.
+    told: bool,
 }
 
 #[derive(Debug)]
@@ -238,6 +240,7 @@ impl Queue {
             job,
             state,
             rounds: 0,
+            told: false,
         };
         self.items.insert(seq, item);
         self.forget_kept();
@@ -249,6 +252,7 @@ impl Queue {
         Some(Notice {
             job: item.job,
             seq,
+            repeated: item.told,
             outcome,
         })
     }
@@ -321,12 +325,10 @@ impl Queue {
             return Vec::new();
         };
         let error = failure.error;
-        // A patch that reached the store may have been applied: it is not sent again.
-        let unknown = item.job.method == SaveMethod::Patch && document.is_some();
         let asked = match failure.retry {
-            Retry::After(asked) if !unknown => asked,
-            _ => {
-                let unknown = unknown && failure.retry != Retry::Never;
+            Retry::After(asked) => asked,
+            Retry::Never | Retry::Unknown => {
+                let unknown = failure.retry == Retry::Unknown;
                 let outcome = Outcome::Refused {
                     error,
                     document,
@@ -339,15 +341,11 @@ impl Queue {
         };
         item.rounds += 1;
         item.state = State::Failed(now + round_pause(item.rounds, asked, rng));
-        let outcome = Outcome::Failing {
-            error,
-            document,
-            first: item.rounds == 1,
-        };
         vec![Notice {
             job: item.job.clone(),
             seq,
-            outcome,
+            repeated: std::mem::replace(&mut item.told, true),
+            outcome: Outcome::Failing { error, document },
         }]
     }
 
@@ -430,11 +428,12 @@ impl Queue {
             match outcome {
                 Ok(()) => {
                     item.state = State::Written(document.clone());
-                    let late = std::mem::take(&mut item.rounds) > 0;
+                    item.rounds = 0;
                     notices.push(Notice {
                         job: item.job.clone(),
                         seq,
-                        outcome: Outcome::Written { document, late },
+                        repeated: std::mem::replace(&mut item.told, true),
+                        outcome: Outcome::Written { document },
                     });
                     notices.extend(self.replace_older(seq));
                 }
@@ -478,6 +477,15 @@ impl Queue {
             .collect();
         for seq in kept {
             self.items.remove(&seq);
+        }
+    }
+
+    /// Makes every failing entry due at once: what it failed on has changed.
+    pub fn retry_now(&mut self, now: Instant) {
+        for item in self.items.values_mut() {
+            if let State::Failed(at) = &mut item.state {
+                *at = now;
+            }
         }
     }
 

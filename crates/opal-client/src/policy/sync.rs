@@ -142,6 +142,11 @@ impl PolicySync {
         self.retry_at = (!news).then(|| now + pause);
     }
 
+    /// What the last attempt failed on has changed: try again at once.
+    pub fn retry_now(&mut self) {
+        self.retry_at = None;
+    }
+
     /// When [`PolicySync::next_request`] may have something without anything else happening.
     pub fn next_wake(&self) -> Option<Instant> {
         self.retry_at
