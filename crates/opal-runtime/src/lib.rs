@@ -1,1 +1,27 @@
 //! What OPAL's daemons need to be good processes: tasks, settings, tokens, HTTP, logs.
+//!
+//! The road of a daemon's `main`, in order:
+//!
+//! 1. [`http::install_crypto_provider`], before anything can need TLS.
+//! 2. [`config`]: flags, environment, `.env` file and defaults become [`config::Settings`]; a
+//!    [`config::Reader`] turns their texts into types and reports all problems together.
+//! 3. [`telemetry`]: logs, as the settings ask for them.
+//! 4. [`tasks`]: one owner for every task; [`shutdown`]: signals cancel its token.
+//! 5. [`serve`] answers requests, [`http`] makes them, [`backoff`] says when to try again.
+//! 6. [`tasks::Tasks::join`] waits for the end and says why it came.
+//!
+//! Nothing here knows what policies, data updates or topics are.
+
+pub mod backoff;
+pub mod config;
+pub mod http;
+pub mod paths;
+pub mod python;
+pub mod serve;
+pub mod shutdown;
+pub mod tasks;
+pub mod telemetry;
+
+pub use backoff::{Backoff, ConnRetryOptions, WaitStrategy};
+pub use serve::serve;
+pub use tasks::{BoxError, TaskError, TaskSpawner, Tasks};

@@ -1,0 +1,156 @@
+//! The one HTTP client builder: TLS, proxies, timeouts and redirects in one place.
+//!
+//! Clients honour the proxy variables of the environment (`HTTPS_PROXY`, `NO_PROXY`, …), trust the
+//! system's certificate authorities or only those of a given file, and follow redirects; the
+//! `Authorization` and cookie headers are dropped as soon as a redirect leads to another origin.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::{Certificate, Client, Identity};
+
+/// How we name ourselves to servers.
+pub const USER_AGENT: &str = concat!("opal/", env!("CARGO_PKG_VERSION"));
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What clients differ in. The default trusts the system and has no limit on a whole request.
+#[derive(Debug, Clone, Default)]
+pub struct HttpOptions {
+    /// Trust these authorities and no others (PEM).
+    pub ca_file: Option<PathBuf>,
+    /// Who we are to servers that ask for a certificate.
+    pub identity: Option<IdentityFiles>,
+    /// The longest a whole request may take, its body included.
+    pub timeout: Option<Duration>,
+    /// The longest pause between two parts of an answer.
+    pub read_timeout: Option<Duration>,
+    /// Hand redirects to the caller instead of following them.
+    pub keep_redirects: bool,
+}
+
+/// A client certificate and its key (PEM).
+#[derive(Debug, Clone)]
+pub struct IdentityFiles {
+    /// The certificate, followed by those that signed it.
+    pub certificate: PathBuf,
+    /// Its private key, not encrypted.
+    pub key: PathBuf,
+}
+
+/// Why a client could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpClientError {
+    /// A certificate or key file could not be read.
+    #[error("could not read `{}`", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file holds no certificate or key that can be used.
+    #[error("`{}` holds no usable PEM certificate or key", path.display())]
+    NotPem {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: reqwest::Error,
+    },
+    /// The TLS library refused its settings.
+    #[error("could not set up TLS")]
+    Tls(#[source] reqwest::Error),
+}
+
+/// Makes aws-lc-rs this process's cryptography. The first thing that `main` does: some of our
+/// dependencies bring another provider along and panic if none was chosen.
+pub fn install_crypto_provider() {
+    // Fails only if one is installed already, which is what we want.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+/// Builds a client. Keep it: it holds the connection pool.
+///
+/// # Errors
+///
+/// If a certificate file cannot be used.
+pub fn client(options: &HttpOptions) -> Result<Client, HttpClientError> {
+    install_crypto_provider();
+    #[expect(clippy::disallowed_methods, reason = "this is the shared builder")]
+    let mut builder = Client::builder()
+        .user_agent(USER_AGENT)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true);
+    if let Some(path) = &options.ca_file {
+        let pem = read(path)?;
+        let authorities = Certificate::from_pem_bundle(&pem).map_err(|e| not_pem(path, e))?;
+        builder = builder.tls_certs_only(authorities);
+    }
+    if let Some(files) = &options.identity {
+        builder = builder.identity(identity(files)?);
+    }
+    if let Some(timeout) = options.timeout {
+        builder = builder.timeout(timeout);
+    }
+    if let Some(timeout) = options.read_timeout {
+        builder = builder.read_timeout(timeout);
+    }
+    if options.keep_redirects {
+        builder = builder.redirect(reqwest::redirect::Policy::none());
+    }
+    builder.build().map_err(HttpClientError::Tls)
+}
+
+fn identity(files: &IdentityFiles) -> Result<Identity, HttpClientError> {
+    let mut pem = read(&files.certificate)?;
+    pem.push(b'\n');
+    pem.extend(read(&files.key)?);
+    Identity::from_pem(&pem).map_err(|e| not_pem(&files.certificate, e))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, HttpClientError> {
+    std::fs::read(path).map_err(|source| HttpClientError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn not_pem(path: &Path, source: reqwest::Error) -> HttpClientError {
+    HttpClientError::NotPem {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_client_can_be_made() {
+        client(&HttpOptions::default()).unwrap();
+    }
+
+    #[test]
+    fn a_missing_or_broken_ca_file_is_named() {
+        let missing = HttpOptions {
+            ca_file: Some("/no/such/ca.pem".into()),
+            ..HttpOptions::default()
+        };
+        let error = client(&missing).unwrap_err();
+        assert_eq!(error.to_string(), "could not read `/no/such/ca.pem`");
+
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(
+            file.path(),
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        )
+        .unwrap();
+        let broken = HttpOptions {
+            ca_file: Some(file.path().to_owned()),
+            ..HttpOptions::default()
+        };
+        assert!(client(&broken).is_err());
+    }
+}
