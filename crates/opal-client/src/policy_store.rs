@@ -7,6 +7,7 @@
 //!
 //! - [`MemoryStore`]: in memory, for tests (`OPAL_POLICY_STORE_TYPE=MOCK`).
 //! - [`OpaStore`]: OPA over REST, beside us or elsewhere.
+//! - [`EmbeddedStore`]: the Rego engine in this process.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,13 +16,16 @@ use async_trait::async_trait;
 use opal_protocol::{DataPath, Document, PatchOperation, PolicyBundle};
 
 mod document;
+mod embedded;
 mod error;
 mod ignore;
 mod memory;
 mod opa;
 mod patch;
 mod static_data;
+mod system;
 
+pub use embedded::EmbeddedStore;
 pub use error::{PolicyProblem, StoreError};
 pub use ignore::IgnoredPaths;
 pub use memory::MemoryStore;

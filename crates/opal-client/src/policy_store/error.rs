@@ -78,6 +78,9 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A bug in the embedded engine; only this change is affected.
+    #[error("the policy engine failed: {0}")]
+    EngineFailed(String),
     /// The engine's answer makes no sense.
     #[error("the policy store at `{url}` gave an answer that is not OPA's")]
     InvalidAnswer {
@@ -102,6 +105,7 @@ impl StoreError {
             | Self::PatchFailed { .. }
             | Self::OutcomeUnknown { .. }
             | Self::InvalidDocument { .. }
+            | Self::EngineFailed(_)
             | Self::InvalidAnswer { .. } => false,
         }
     }

@@ -93,7 +93,8 @@ fn token_matches(pattern: &[char], at: usize, character: char) -> Option<usize> 
             let negated = pattern.get(at + 1) == Some(&'!');
             let start = at + 1 + usize::from(negated);
             // A `]` directly at the start belongs to the set.
-            let length = pattern.get(start + 1..)?.iter().position(|c| *c == ']');
+            let after = pattern.get(start + 1..).unwrap_or_default();
+            let length = after.iter().position(|c| *c == ']');
             let Some(length) = length.map(|length| length + 1) else {
                 return (character == '[').then_some(1);
             };

@@ -4,9 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::policy_store::PolicyProblem;
-
-/// The policy that shows our health inside OPA; OPAL's own, never part of a bundle.
-pub(super) const HEALTH_CHECK_POLICY: &str = "engine/healthcheck/opal.rego";
+use crate::policy_store::system::HEALTH_CHECK_POLICY;
 
 /// What `GET /v1/policies` lists.
 #[derive(Debug, Deserialize)]

@@ -117,7 +117,7 @@ impl OpaApi {
             path: data_path(&write.path),
             body: Some((DATA, write.json.clone())),
         };
-        self.data_step(&call).await
+        self.data_step(&write.path, &call).await
     }
 
     /// Removes what is at `path`, which may be nothing. The root becomes an empty object.
@@ -132,15 +132,19 @@ impl OpaApi {
             path: data_path(path),
             body: None,
         };
-        self.data_step(&call).await
+        self.data_step(path, &call).await
     }
 
-    async fn data_step(&self, call: &Call) -> Result<(), StoreError> {
+    async fn data_step(&self, path: &DataPath, call: &Call) -> Result<(), StoreError> {
         let answer = self.call(call).await?;
         match answer.status {
             StatusCode::NOT_FOUND if call.method == Method::DELETE => Ok(()),
             StatusCode::NOT_MODIFIED => Ok(()),
             status if status.is_success() => Ok(()),
+            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => Err(StoreError::InvalidDocument {
+                path: path.clone(),
+                problem: answer::message(&answer.body),
+            }),
             _ => Err(self.rejected(call, answer)),
         }
     }
