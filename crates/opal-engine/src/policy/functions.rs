@@ -1,0 +1,114 @@
+//! Finds calls of functions that do not exist: not in the modules, not in the engine.
+
+use regorus::unstable::{BUILTINS, Expr, Module, Query, Ref, Span};
+
+use super::location;
+use super::names::{self, Scope, Step};
+use super::rules::RuleIndex;
+use super::walk::{self, Node};
+use crate::{PolicyProblem, ProblemCode, extensions};
+
+/// Calls in `modules` that cannot be answered.
+pub(crate) fn check(modules: &[Ref<Module>], rules: &RuleIndex) -> Vec<PolicyProblem> {
+    let mut problems = Vec::new();
+    for module in modules {
+        let scope = Scope::new(module);
+        for rule in &module.policy {
+            walk::rule(rule, &mut |node| {
+                problems.extend(check_node(node, &scope, rules))
+            });
+        }
+    }
+    problems
+}
+
+/// Calls in a query that cannot be answered.
+pub(crate) fn check_query(query: &Query, rules: &RuleIndex) -> Vec<PolicyProblem> {
+    let scope = Scope::of_query();
+    let mut problems = Vec::new();
+    walk::query(query, &mut |node| {
+        problems.extend(check_node(node, &scope, rules))
+    });
+    problems
+}
+
+fn check_node(node: Node<'_>, scope: &Scope, rules: &RuleIndex) -> Option<PolicyProblem> {
+    let Node::Call {
+        span,
+        function,
+        arguments,
+    } = node
+    else {
+        return None;
+    };
+    check_call(span, function, arguments.len(), scope, rules)
+}
+
+fn check_call(
+    span: &Span,
+    function: &Expr,
+    supplied: usize,
+    scope: &Scope,
+    rules: &RuleIndex,
+) -> Option<PolicyProblem> {
+    let Some((root, steps)) = names::steps(function) else {
+        return Some(location::at(span, ProblemCode::Type, "not a function"));
+    };
+    let name = spelled(root, &steps);
+    let complain = |message: String| Some(location::at(span, ProblemCode::Type, message));
+    match arity(root, &steps, &name, scope, rules) {
+        Arity::Unknown => complain(format!("undefined function {name}")),
+        Arity::Any => None,
+        // The value may be taken by one more argument, as in `f(x, result)`.
+        Arity::Exactly(wanted) if supplied == wanted || supplied == wanted + 1 => None,
+        Arity::Exactly(wanted) => complain(format!(
+            "{name}: arity mismatch: {supplied} arguments for {wanted}"
+        )),
+    }
+}
+
+enum Arity {
+    Unknown,
+    Any,
+    Exactly(usize),
+}
+
+fn arity(root: &str, steps: &[Step], name: &str, scope: &Scope, rules: &RuleIndex) -> Arity {
+    if let Some(path) = scope.under_data(root, steps) {
+        let known = names::leading_names(&path);
+        if known.len() == path.len()
+            && let Some(arguments) = rules.arguments(&known)
+        {
+            return Arity::Exactly(arguments);
+        }
+    }
+    if root == "data" || root == "input" || scope.is_import(root) {
+        return Arity::Unknown;
+    }
+    if name == "print" {
+        return Arity::Any;
+    }
+    if let Some(arguments) = extensions::arguments(name) {
+        return Arity::Exactly(arguments);
+    }
+    match BUILTINS.get(name) {
+        // `regorus` answers it with *undefined*, whatever is asked.
+        Some(_) if name == "http.send" => Arity::Unknown,
+        Some((_, arguments)) => Arity::Exactly(usize::from(*arguments)),
+        None => Arity::Unknown,
+    }
+}
+
+fn spelled(root: &str, steps: &[Step]) -> String {
+    let mut name = root.to_owned();
+    for step in steps {
+        match step {
+            Step::Name(part) => {
+                name.push('.');
+                name.push_str(part);
+            }
+            Step::Other => name.push_str("[_]"),
+        }
+    }
+    name
+}
