@@ -5,7 +5,7 @@ use std::time::Duration;
 use opal_protocol::{RedactedUrl, ServerDataSourceConfig};
 use opal_runtime::config::{ConfigErrors, Json, Reader, Seconds, Settings, Warning};
 use opal_runtime::telemetry::LogConfig;
-use opal_runtime::token::AuthConfig;
+use opal_runtime::token::ServerSecurity;
 
 use crate::policy::webhook::{WebhookConfig, WebhookParams};
 use crate::policy::{GitSettings, Selection};
@@ -23,7 +23,9 @@ pub struct ServerConfig {
     /// Origins that browsers may call from.
     pub allowed_origins: Vec<String>,
     /// Who may do what.
-    pub auth: AuthConfig,
+    pub security: ServerSecurity,
+    /// Where the public key is served.
+    pub jwks_route: String,
     /// The policy source; without one `/policy` answers 503.
     pub policy: Option<PolicyConfig>,
     /// Webhooks of the policy source.
@@ -69,7 +71,8 @@ impl ServerConfig {
             host: reader.get("SERVER_HOST"),
             port: port(&mut reader),
             allowed_origins: reader.get("ALLOWED_ORIGINS"),
-            auth: AuthConfig::read_for_server(&mut reader),
+            security: ServerSecurity::read(&mut reader),
+            jwks_route: route(&mut reader, "AUTH_JWKS_URL"),
             policy: PolicyConfig::read(&mut reader),
             webhook: webhook(&mut reader),
             data: DataConfig::read(&mut reader),
@@ -163,8 +166,8 @@ impl DataConfig {
 
 /// A route of one's own choosing. It must be a plain path, and not one that is taken.
 fn route(reader: &mut Reader<'_>, key: &str) -> String {
-    const TAKEN: [&str; 7] = [
-        "/", "/healthcheck", "/policy", "/webhook", "/token", "/ws", "/.well-known/jwks.json",
+    const TAKEN: [&str; 6] = [
+        "/", "/healthcheck", "/policy", "/webhook", "/token", "/ws",
     ];
     let route: String = reader.get(key);
     let plain = route.starts_with('/') && !route.contains(['{', '}', '*', '?', '#']);

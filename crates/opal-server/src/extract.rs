@@ -6,8 +6,9 @@
 
 use axum::extract::{FromRef, FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use bytes::Bytes;
+use chrono::Utc;
 use opal_protocol::validate::Violation;
 use opal_protocol::{Claims, PeerType, Topic};
 use opal_runtime::token::{Access, TokenError};
@@ -29,8 +30,8 @@ impl Bearer {
     /// Checks what `parts` carry against `access`.
     pub fn verify(access: &Access, parts: &Parts) -> Result<Self, TokenError> {
         let header = parts.headers.get(header::AUTHORIZATION);
-        let header = header.and_then(|value| value.to_str().ok());
-        let claims = access.verify(header).inspect_err(|error| {
+        let header = header.map(HeaderValue::as_bytes);
+        let claims = access.verify(header, Utc::now()).inspect_err(|error| {
             let path = parts.uri.path();
             warn!(http.path = path, "Refused a request to `{path}`: {error}");
         })?;

@@ -18,7 +18,6 @@
 //!
 //! [`websocket`] lets clients in; [`server`] wires all of it; [`config`] says how.
 
-pub mod commands;
 pub mod config;
 pub mod data;
 pub mod error;

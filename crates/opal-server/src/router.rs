@@ -5,6 +5,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, Method};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use std::sync::Arc;
 use std::time::Duration;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
@@ -16,8 +17,7 @@ use crate::{data, health, policy, security, websocket};
 
 /// The server's HTTP interface.
 pub fn router(app: App) -> Router {
-    let config = &app.config;
-    let jwks = config.auth.jwks_route.clone();
+    let config = Arc::clone(&app.config);
     Router::new()
         .route("/", get(health::check))
         .route("/healthcheck", get(health::check))
@@ -27,7 +27,7 @@ pub fn router(app: App) -> Router {
         .route(&config.data.config_route, get(data::sources).post(data::publish))
         .route(&config.data.report_route, post(data::report))
         .route("/token", post(security::issue))
-        .route(&jwks, get(security::jwks))
+        .route(&config.jwks_route, get(security::jwks))
         .route("/ws", any(websocket::connect))
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(method_not_allowed)

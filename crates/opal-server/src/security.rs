@@ -2,11 +2,11 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::Utc;
 use opal_protocol::AccessTokenRequest;
-use opal_runtime::token::IssuedToken;
+use opal_runtime::token::{IssuedToken, jwks_json};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -20,14 +20,15 @@ pub(crate) async fn issue(
     headers: HeaderMap,
     body: JsonBody,
 ) -> Result<Json<IssuedToken>, ApiError> {
-    let Some(signer) = &app.signer else {
+    let Some(signer) = &app.config.security.signer else {
         let text = "opal server was not configured with security, cannot generate tokens!";
         let status = StatusCode::SERVICE_UNAVAILABLE;
         return Err(ApiError::refused(status, text));
     };
     let header = headers.get(header::AUTHORIZATION);
-    let header = header.and_then(|value| value.to_str().ok());
-    app.config.auth.check_master_token(header).inspect_err(|error| {
+    let header = header.map(HeaderValue::as_bytes);
+    let master = &app.config.security.master;
+    master.check(header).inspect_err(|error| {
         warn!("Refused to issue a token: {error}");
     })?;
     let request = AccessTokenRequest::parse(&body.0, Uuid::new_v4())?;
@@ -40,6 +41,6 @@ pub(crate) async fn issue(
 
 /// `GET /.well-known/jwks.json`: the key that verifies our tokens.
 pub(crate) async fn jwks(State(app): State<App>) -> Response {
-    let body = app.access.jwks();
+    let body = jwks_json(app.config.security.public_key.as_ref());
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }

@@ -10,8 +10,8 @@ use opal_protocol::ScopeId;
 use opal_pubsub::feed::{Epoch, FeedLimits, FeedLog};
 use opal_pubsub::hub::Hub;
 use opal_pubsub::publisher::HubTask;
-use opal_pubsub::{Publisher};
-use opal_runtime::token::{Access, KeyError, TokenSigner};
+use opal_pubsub::Publisher;
+use opal_runtime::token::Access;
 use opal_runtime::{TaskSpawner, Tasks};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
@@ -37,17 +37,12 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
-    /// The keys cannot be used.
-    #[error(transparent)]
-    Keys(#[from] KeyError),
 }
 
 /// What handlers work with. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct App {
     pub(crate) config: Arc<ServerConfig>,
-    pub(crate) access: Access,
-    pub(crate) signer: Option<Arc<TokenSigner>>,
     pub(crate) publisher: Publisher,
     pub(crate) publications: Publications,
     pub(crate) policy: Option<Policy>,
@@ -63,7 +58,7 @@ pub(crate) struct Policy {
 
 impl FromRef<App> for Access {
     fn from_ref(app: &App) -> Self {
-        app.access.clone()
+        app.config.security.access.clone()
     }
 }
 
@@ -83,7 +78,6 @@ pub struct Server {
 impl Server {
     /// Builds everything, then binds, then starts the tasks. After an error nothing runs.
     pub async fn start(config: ServerConfig, tasks: &Tasks) -> Result<Self, StartError> {
-        let (access, signer) = config.auth.load()?;
         let listener = bind(&config.host, config.port).await?;
         let address = listener.local_addr().map_err(|source| StartError::Bind {
             host: config.host.clone(),
@@ -94,15 +88,13 @@ impl Server {
         let publications = Publications::new(publisher.clone(), ScopeId::default());
         let (policy, watcher) = policy(&config, &publications).unzip();
         let app = App {
-            access,
-            signer: signer.map(Arc::new),
             publisher,
             publications,
             policy: policy.clone(),
             tasks: tasks.spawner(),
             config: Arc::new(config),
         };
-        if app.signer.is_none() {
+        if !app.config.security.access.is_secured() {
             warn!("No keys are set: everyone may do everything");
         }
         let shutdown = tasks.shutdown().clone();

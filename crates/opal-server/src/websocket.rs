@@ -25,7 +25,7 @@ pub(crate) async fn connect(State(app): State<App>, request: Request) -> Respons
     let Ok(upgrade) = upgrade else {
         return ApiError::not_found().into_response();
     };
-    let Ok(bearer) = Bearer::verify(&app.access, &parts) else {
+    let Ok(bearer) = Bearer::verify(&app.config.security.access, &parts) else {
         return StatusCode::FORBIDDEN.into_response();
     };
     let now = Instant::now();
