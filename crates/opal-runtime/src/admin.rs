@@ -1,7 +1,7 @@
 //! What both daemons do besides running: the commands `generate-secret`, `obtain-token`,
 //! `publish-data-update`, `print-config` and `version`, with upstream's options and output.
 //!
-//! A daemon's `main` reads its [`CommandLine`], turns it into a [`Command`], does `Run` itself and
+//! A daemon's `main` reads its [`CommandLine`](crate::config::CommandLine), turns it into a [`Command`], does `Run` itself and
 //! leaves the rest to [`Command::execute`]. Differences from upstream are on purpose: problems of
 //! all options are reported together and end with exit code 2, a refused request ends with 1,
 //! and no secret is printed but the one that was asked for.

@@ -5,9 +5,11 @@
 //! checks on [`Claims`] are what routes ask for. [`MasterToken`] guards the issuing.
 
 mod algorithm;
+mod der;
 mod error;
 mod jwks;
 pub mod keys;
+mod openssh;
 mod pem;
 mod settings;
 mod signer;

@@ -70,22 +70,11 @@ impl PublishDataUpdate {
             None if ignored_entries => json!([]),
             None => given,
         };
-        let body = json!({"entries": entries, "reason": arguments.text("--reason", "")});
-        let update = match DataUpdate::parse(body.to_string().as_bytes()) {
-            Ok(update) => update,
-            Err(violations) => {
-                for violation in violations {
-                    let place: Vec<String> = violation.loc.iter().skip(1).map(plain).collect();
-                    arguments.problem(format!("{}: {}", place.join("."), violation.msg));
-                }
-                DataUpdate {
-                    id: None,
-                    entries: Vec::new(),
-                    reason: None,
-                    callback: Default::default(),
-                }
-            }
-        };
+        let reason = arguments.text("--reason", "");
+        let update = checked(
+            &mut arguments,
+            &json!({"entries": entries, "reason": reason}),
+        );
         let command = Self {
             token,
             url: format!(
@@ -154,6 +143,22 @@ impl PublishDataUpdate {
         }
         Ok((status, body))
     }
+}
+
+/// `update` as a type; what is wrong with it becomes problems of the options.
+fn checked(arguments: &mut Arguments, update: &Value) -> DataUpdate {
+    DataUpdate::parse(update.to_string().as_bytes()).unwrap_or_else(|violations| {
+        for violation in violations {
+            let place: Vec<String> = violation.loc.iter().skip(1).map(plain).collect();
+            arguments.problem(format!("{}: {}", place.join("."), violation.msg));
+        }
+        DataUpdate {
+            id: None,
+            entries: Vec::new(),
+            reason: None,
+            callback: opal_protocol::UpdateCallback::default(),
+        }
+    })
 }
 
 /// The entry that the options beside `--entries` describe.

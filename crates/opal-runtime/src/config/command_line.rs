@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 
+use super::problem::Problem;
 use super::setting::{Program, Setting};
-use super::settings::Problem;
 use super::typo;
 
 /// What was said on the command line. Wrong flags are problems like any other, reported with
@@ -57,32 +57,43 @@ impl CommandLine {
                 line.help = true;
                 continue;
             }
-            let (flag, inline) = split_flag(&word);
-            let is_value = |word: &Result<String, OsString>| match word {
-                Ok(word) => !word.starts_with('-') && !commands.contains(&word.as_str()),
-                Err(_) => false,
-            };
-            let Some(setting) = find(program, flag) else {
-                line.unknown_flag(program, flag);
-                // What follows is likely its value, and might be a secret.
-                if inline.is_none() {
-                    words.next_if(is_value);
-                }
-                continue;
-            };
-            let value = match inline {
-                Some(value) => Some(Ok(value.to_owned())),
-                None => words.next(),
-            };
-            match value {
-                Some(Ok(value)) => line.flags.push((setting, value)),
-                Some(Err(_)) => line.problem(flag, "is not UTF-8"),
-                None => line.problem(flag, "needs a value"),
-            }
+            line.take_flag(program, commands, &word, &mut words);
         }
         line.arguments
             .extend(words.map(|word| word.unwrap_or_else(|w| w.to_string_lossy().into_owned())));
         line
+    }
+
+    fn take_flag<I>(
+        &mut self,
+        program: Program,
+        commands: &[&str],
+        word: &str,
+        words: &mut std::iter::Peekable<I>,
+    ) where
+        I: Iterator<Item = Result<String, OsString>>,
+    {
+        let (flag, inline) = split_flag(word);
+        let Some(setting) = find(program, flag) else {
+            self.unknown_flag(program, flag);
+            // What follows is likely its value, and might be a secret.
+            if inline.is_none() {
+                words.next_if(|word| match word {
+                    Ok(word) => !word.starts_with('-') && !commands.contains(&word.as_str()),
+                    Err(_) => false,
+                });
+            }
+            return;
+        };
+        let value = match inline {
+            Some(value) => Some(Ok(value.to_owned())),
+            None => words.next(),
+        };
+        match value {
+            Some(Ok(value)) => self.flags.push((setting, value)),
+            Some(Err(_)) => self.problem(flag, "is not UTF-8"),
+            None => self.problem(flag, "needs a value"),
+        }
     }
 
     fn take_command(&mut self, commands: &[&str], word: String) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::settings::Problem;
+use super::problem::Problem;
 
 /// A snapshot of the environment. Nothing else in the program reads it.
 #[derive(Clone, Default)]

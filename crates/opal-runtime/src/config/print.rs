@@ -6,8 +6,9 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::model::{REDACTED, printable_url};
+use super::problem::Source;
 use super::setting::{Kind, Program, Setting};
-use super::settings::{Settings, Source};
+use super::settings::Settings;
 use super::{common, value};
 use crate::python;
 

@@ -1,7 +1,8 @@
 //! From texts to types, with all problems in the end.
 
+use super::problem::{ConfigErrors, Problem, Source, Warning};
 use super::setting::Setting;
-use super::settings::{ConfigErrors, Problem, Settings, Source, Warning};
+use super::settings::Settings;
 use super::value::FromSetting;
 
 /// Reads settings one by one, goes on after a problem, and reports them all in

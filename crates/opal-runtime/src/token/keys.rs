@@ -7,27 +7,15 @@
 use std::path::PathBuf;
 
 use jsonwebtoken::{DecodingKey, EncodingKey};
-use pkcs8::der::{Decode, Encode};
-use pkcs8::{EncryptedPrivateKeyInfo, ObjectIdentifier, PrivateKeyInfo, SubjectPublicKeyInfoRef};
-use rsa::pkcs1;
-use rsa::pkcs1::UintRef;
-use ssh_key::private::{EcdsaKeypair, KeypairData};
-use ssh_key::public::KeyData;
 
 use super::pem;
-
-const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
-const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
-const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
-const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
-const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
 /// Why a key cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
     /// The file exists but cannot be read.
-    #[error("could not read the key file `{}`: {source}", path.display())]
+    #[error("could not read the key file `{}`", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -165,77 +153,6 @@ impl PrivateKey {
         }
     }
 
-    fn from_der(der: &[u8], passphrase: Option<&[u8]>) -> Result<Self, KeyError> {
-        if let Ok(encrypted) = EncryptedPrivateKeyInfo::from_der(der) {
-            let passphrase = passphrase.ok_or(KeyError::NeedsPassphrase)?;
-            let opened = encrypted
-                .decrypt(passphrase)
-                .map_err(|_| KeyError::WrongPassphrase)?;
-            return Self::from_pkcs8(opened.as_bytes());
-        }
-        if pkcs1::RsaPrivateKey::from_der(der).is_ok() {
-            return Ok(Self::Rsa(der.to_vec()));
-        }
-        if let Some(curve) = sec1_curve(der) {
-            return Self::from_sec1(curve?, der);
-        }
-        Self::from_pkcs8(der)
-    }
-
-    fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
-        let info = PrivateKeyInfo::from_der(der).map_err(|_| KeyError::NotA("private key"))?;
-        match info.algorithm.oid {
-            RSA => Ok(Self::Rsa(info.private_key.to_vec())),
-            EC => {
-                let curve = info.algorithm.parameters_oid();
-                let curve = curve.map_err(|_| KeyError::NotA("private key"))?;
-                Ok(Self::Ec(Curve::of(curve)?, der.to_vec()))
-            }
-            ED25519 => Ok(Self::Ed25519(ed25519_pkcs8(info.private_key))),
-            _ => Err(KeyError::Unsupported("this kind of key")),
-        }
-    }
-
-    fn from_sec1(curve: Curve, der: &[u8]) -> Result<Self, KeyError> {
-        let parameters = pkcs8::der::asn1::AnyRef::from(curve.oid_ref());
-        let algorithm = pkcs8::AlgorithmIdentifierRef {
-            oid: EC,
-            parameters: Some(parameters),
-        };
-        let pkcs8 = PrivateKeyInfo::new(algorithm, der).to_der();
-        let pkcs8 = pkcs8.map_err(|_| KeyError::NotA("private key"))?;
-        Ok(Self::Ec(curve, pkcs8))
-    }
-
-    fn from_openssh(text: &str, passphrase: Option<&[u8]>) -> Result<Self, KeyError> {
-        let not_a_key = |_| KeyError::NotA("private key in OpenSSH's form");
-        let mut key = ssh_key::PrivateKey::from_openssh(text).map_err(not_a_key)?;
-        if key.is_encrypted() {
-            let passphrase = passphrase.ok_or(KeyError::NeedsPassphrase)?;
-            key = key
-                .decrypt(passphrase)
-                .map_err(|_| KeyError::WrongPassphrase)?;
-        }
-        match key.key_data() {
-            KeypairData::Rsa(pair) => rsa_pkcs1(pair).map(Self::Rsa),
-            KeypairData::Ecdsa(pair) => {
-                let curve = match pair {
-                    EcdsaKeypair::NistP256 { .. } => Curve::P256,
-                    EcdsaKeypair::NistP384 { .. } => Curve::P384,
-                    EcdsaKeypair::NistP521 { .. } => {
-                        return Err(KeyError::Unsupported("the curve P-521"));
-                    }
-                };
-                Self::from_sec1(curve, &sec1(pair.private_key_bytes()))
-            }
-            KeypairData::Ed25519(pair) => {
-                let seed = octets(&pair.private.to_bytes());
-                Ok(Self::Ed25519(ed25519_pkcs8(&seed)))
-            }
-            _ => Err(KeyError::Unsupported("this kind of key")),
-        }
-    }
-
     pub(super) fn encoding_key(&self) -> EncodingKey {
         match self {
             Self::Rsa(der) => EncodingKey::from_rsa_der(der),
@@ -267,69 +184,7 @@ impl PublicKey {
         }
     }
 
-    fn from_der(der: &[u8]) -> Result<Self, KeyError> {
-        if let Ok(key) = pkcs1::RsaPublicKey::from_der(der) {
-            return Ok(Self::rsa(&key));
-        }
-        let not_a_key = || KeyError::NotA("public key");
-        let info = SubjectPublicKeyInfoRef::from_der(der).map_err(|_| not_a_key())?;
-        let bits = info.subject_public_key.as_bytes().ok_or_else(not_a_key)?;
-        match info.algorithm.oid {
-            RSA => {
-                let key = pkcs1::RsaPublicKey::from_der(bits).map_err(|_| not_a_key())?;
-                Ok(Self::rsa(&key))
-            }
-            EC => {
-                let curve = info.algorithm.parameters_oid();
-                let curve = Curve::of(curve.map_err(|_| not_a_key())?)?;
-                Self::point(curve, bits)
-            }
-            ED25519 if bits.len() == 32 => Ok(Self::Ed25519(bits.to_vec())),
-            _ => Err(KeyError::Unsupported("this kind of key")),
-        }
-    }
-
-    fn from_openssh(text: &str) -> Result<Self, KeyError> {
-        let not_a_key = || {
-            KeyError::NotA(
-                "public key in OpenSSH's one-line form, nor the path of a file that exists",
-            )
-        };
-        let key = ssh_key::PublicKey::from_openssh(text.trim()).map_err(|_| not_a_key())?;
-        match key.key_data() {
-            KeyData::Rsa(key) => {
-                let positive = |number: &ssh_key::Mpint| {
-                    let bytes = number.as_positive_bytes();
-                    bytes.map(<[u8]>::to_vec).ok_or_else(not_a_key)
-                };
-                Ok(Self::Rsa {
-                    n: positive(&key.n)?,
-                    e: positive(&key.e)?,
-                })
-            }
-            KeyData::Ecdsa(key) => {
-                let curve = match key.curve() {
-                    ssh_key::EcdsaCurve::NistP256 => Curve::P256,
-                    ssh_key::EcdsaCurve::NistP384 => Curve::P384,
-                    ssh_key::EcdsaCurve::NistP521 => {
-                        return Err(KeyError::Unsupported("the curve P-521"));
-                    }
-                };
-                Self::point(curve, key.as_sec1_bytes())
-            }
-            KeyData::Ed25519(key) => Ok(Self::Ed25519(key.0.to_vec())),
-            _ => Err(KeyError::Unsupported("this kind of key")),
-        }
-    }
-
-    fn rsa(key: &pkcs1::RsaPublicKey<'_>) -> Self {
-        Self::Rsa {
-            n: key.modulus.as_bytes().to_vec(),
-            e: key.public_exponent.as_bytes().to_vec(),
-        }
-    }
-
-    fn point(curve: Curve, bytes: &[u8]) -> Result<Self, KeyError> {
+    pub(super) fn point(curve: Curve, bytes: &[u8]) -> Result<Self, KeyError> {
         if bytes.first() == Some(&4) && bytes.len() == 1 + 2 * curve.size() {
             Ok(Self::Ec(curve, bytes.to_vec()))
         } else {
@@ -347,21 +202,6 @@ impl PublicKey {
 }
 
 impl Curve {
-    fn of(oid: ObjectIdentifier) -> Result<Self, KeyError> {
-        match oid {
-            P256 => Ok(Self::P256),
-            P384 => Ok(Self::P384),
-            _ => Err(KeyError::Unsupported("a curve other than P-256 and P-384")),
-        }
-    }
-
-    fn oid_ref(self) -> &'static ObjectIdentifier {
-        match self {
-            Self::P256 => &P256,
-            Self::P384 => &P384,
-        }
-    }
-
     /// The bytes of one coordinate.
     pub(super) fn size(self) -> usize {
         match self {
@@ -369,89 +209,4 @@ impl Curve {
             Self::P384 => 48,
         }
     }
-}
-
-/// The PKCS#1 form, rebuilt from the numbers: ssh-key 0.6.7's own conversion uses `p` twice.
-fn rsa_pkcs1(pair: &ssh_key::private::RsaKeypair) -> Result<Vec<u8>, KeyError> {
-    let number = |number: &ssh_key::Mpint| {
-        let bytes = number.as_positive_bytes().unwrap_or_default();
-        rsa::BigUint::from_bytes_be(bytes)
-    };
-    let private = &pair.private;
-    let (p, q, d) = (number(&private.p), number(&private.q), number(&private.d));
-    let one = rsa::BigUint::from(1u8);
-    if p <= one || q <= one {
-        return Err(KeyError::NotA("private key in OpenSSH's form"));
-    }
-    let numbers = [
-        number(&pair.public.n),
-        number(&pair.public.e),
-        d.clone(),
-        p.clone(),
-        q.clone(),
-        &d % (&p - &one),
-        &d % (&q - &one),
-        number(&private.iqmp),
-    ]
-    .map(|number| number.to_bytes_be());
-    let [n, e, d, p, q, dp, dq, qi] = &numbers;
-    let uint = |bytes| UintRef::new(bytes).map_err(|_| KeyError::NotA("private key"));
-    pkcs1::RsaPrivateKey {
-        modulus: uint(n)?,
-        public_exponent: uint(e)?,
-        private_exponent: uint(d)?,
-        prime1: uint(p)?,
-        prime2: uint(q)?,
-        exponent1: uint(dp)?,
-        exponent2: uint(dq)?,
-        coefficient: uint(qi)?,
-        other_prime_infos: None,
-    }
-    .to_der()
-    .map_err(|_| KeyError::NotA("private key"))
-}
-
-/// PKCS#8 version 1 around the seed, which is an octet string already.
-fn ed25519_pkcs8(seed: &[u8]) -> Vec<u8> {
-    let algorithm = pkcs8::AlgorithmIdentifierRef {
-        oid: ED25519,
-        parameters: None,
-    };
-    // Fails only for keys of many megabytes.
-    let der = PrivateKeyInfo::new(algorithm, seed).to_der();
-    der.unwrap_or_default()
-}
-
-/// `ECPrivateKey` with nothing but the number; the curve stands outside.
-fn sec1(number: &[u8]) -> Vec<u8> {
-    let number = octets(number);
-    let mut der = vec![0x30, 3 + number.len() as u8, 0x02, 0x01, 0x01];
-    der.extend_from_slice(&number);
-    der
-}
-
-/// A short octet string. INVARIANT: all keys here have fewer than 100 bytes.
-fn octets(bytes: &[u8]) -> Vec<u8> {
-    let mut der = vec![0x04, bytes.len() as u8];
-    der.extend_from_slice(bytes);
-    der
-}
-
-/// The curve named inside a SEC1 key: `SEQUENCE { 1, number, [0] curve, [1] point }`.
-/// `None` if this is no such key.
-fn sec1_curve(der: &[u8]) -> Option<Result<Curve, KeyError>> {
-    use pkcs8::der::asn1::{AnyRef, OctetStringRef};
-    use pkcs8::der::{Reader, SliceReader, TagNumber, asn1::ContextSpecific};
-    let outer = AnyRef::from_der(der).ok()?;
-    let mut reader = SliceReader::new(outer.value()).ok()?;
-    let version: u8 = reader.decode().ok()?;
-    let _number: OctetStringRef<'_> = reader.decode().ok()?;
-    let curve = ContextSpecific::<ObjectIdentifier>::decode_explicit(&mut reader, TagNumber::N0);
-    if version != 1 {
-        return None;
-    }
-    Some(match curve {
-        Ok(Some(curve)) => Curve::of(curve.value),
-        _ => Err(KeyError::Unsupported("a curve that has no name")),
-    })
 }

@@ -67,7 +67,7 @@ impl ServerSecurity {
                 security.signer = Some(signer);
                 security.public_key = Some(public);
             }
-            Err(error) => reader.problem("AUTH_PRIVATE_KEY", error.to_string()),
+            Err(error) => reader.problem("AUTH_PRIVATE_KEY", with_causes(&error)),
         }
         security
     }
@@ -122,7 +122,7 @@ fn private_key(reader: &mut Reader<'_>) -> Option<PrivateKey> {
     match PrivateKey::read(text.expose_secret(), format, passphrase) {
         Ok(key) => Some(key),
         Err(error) => {
-            reader.problem("AUTH_PRIVATE_KEY", error.to_string());
+            reader.problem("AUTH_PRIVATE_KEY", with_causes(&error));
             None
         }
     }
@@ -134,8 +134,14 @@ fn public_key(reader: &mut Reader<'_>) -> Option<PublicKey> {
     match PublicKey::read(&text, format) {
         Ok(key) => Some(key),
         Err(error) => {
-            reader.problem("AUTH_PUBLIC_KEY", error.to_string());
+            reader.problem("AUTH_PUBLIC_KEY", with_causes(&error));
             None
         }
     }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<String> = causes.map(ToString::to_string).collect();
+    texts.join(": ")
 }
