@@ -1,5 +1,6 @@
 //! The policy repository: a clone that follows its remote, and what is made from it.
 
+use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -48,12 +49,20 @@ impl Shared {
 }
 
 /// A handle on the policy repository. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PolicyRepo {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+impl fmt::Debug for PolicyRepo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PolicyRepo")
+            .field("url", &self.inner.settings.url)
+            .field("head", &self.head())
+            .finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     settings: Arc<GitSettings>,
     shared: Arc<Shared>,
