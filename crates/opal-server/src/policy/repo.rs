@@ -110,7 +110,7 @@ impl PolicyRepo {
 
     /// The JSON of a [`PolicyBundle`](opal_protocol::PolicyBundle) of the head commit.
     ///
-    /// It holds what lies in `directories` (none: everything). With a `base` that is a commit it
+    /// It holds what lies in `directories` (none: everything), which are normalised paths. With a `base` that is a commit it
     /// holds what changed since; a base that is unknown gives the complete bundle. Equal requests
     /// at the same time share the work, later ones its result.
     pub async fn bundle(
@@ -149,8 +149,7 @@ impl PolicyRepo {
     }
 
     fn note_damage(&self, error: &GitError) {
-        if error.suggests_damage() {
-            self.inner.tracker.suspect_clone();
+        if error.suggests_damage() && self.inner.tracker.suspect_clone() {
             self.inner.shared.damage.notify_one();
         }
     }

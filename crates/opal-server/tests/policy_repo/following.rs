@@ -237,6 +237,23 @@ async fn a_kept_clone_of_another_repository_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_kept_clone_that_another_server_uses_is_left_to_it() {
+    let remote = one_file();
+    let clones = tempfile::tempdir().unwrap();
+    let mut settings = settings(&remote.url(), &clones);
+    settings.reuse_clone = true;
+    let one = PolicyRepo::new(settings.clone(), Selection::default());
+    let other = PolicyRepo::new(settings, Selection::default());
+    let head = one.sync().await.unwrap();
+    assert_eq!(other.sync().await.unwrap(), head);
+    let place = clones.path().join("clones");
+    assert_eq!(std::fs::read_dir(&place).unwrap().count(), 2);
+    drop(other);
+    assert_eq!(std::fs::read_dir(&place).unwrap().count(), 1);
+    assert_eq!(bundle(&one, &[], None).await.hash, head);
+}
+
+#[tokio::test]
 async fn a_clone_that_is_not_kept_goes_with_its_process() {
     let followed = Followed::new(one_file());
     followed.repo.sync().await.unwrap();

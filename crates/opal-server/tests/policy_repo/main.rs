@@ -1,5 +1,7 @@
 //! The policy repository against real repositories, by the real `git`.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 mod damage;
 mod following;
 mod hostile;
