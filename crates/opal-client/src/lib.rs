@@ -1,10 +1,22 @@
 //! Keeps a policy store in step with an OPAL server.
 //!
-//! - [`fetch`]: documents, from wherever data source entries point.
-//! - [`policy_store`]: where documents and bundles end up.
-//! - [`engine`]: an `opa` of our own beside the client, started and watched.
-//! - [`transactions`]: what succeeded, what is failing; `/ready` and `/healthy` follow from it.
-//! - [`callbacks`]: who is told how an update went.
+//! **The road of a commit**: the subscription ([`opal_pubsub::subscriber`]) yields the server's
+//! announcement → [`updater`] asks [`policy::sync`] what to fetch → [`server_api`] fetches the
+//! bundle → [`policy_store`] takes it, and only then is its commit remembered.
+//!
+//! **The road of a data update**: the subscription yields the update → [`data::intake`] keeps the
+//! entries that concern us → [`data::queue`] orders those that overlap and lets the others run
+//! together → [`fetch`] gets their documents → [`policy_store`] takes them.
+//!
+//! **A reconnect** is an event like any other: policy asks for what changed since its commit, data
+//! loads its [`sources`](data::sources) again.
+//!
+//! Both roads end in [`transactions`] (what `/ready` and `/healthy` say) and [`callbacks`] (who is
+//! told). [`engine`] runs an `opa` of our own.
 
+pub mod data;
+mod errors;
 pub mod fetch;
+pub mod policy;
 pub mod policy_store;
+pub mod server_api;

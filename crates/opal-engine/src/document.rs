@@ -60,8 +60,8 @@ pub(crate) fn apply(
         )));
     }
     let mut parent = root;
-    for (depth, segment) in parents.iter().enumerate() {
-        parent = child(parent, segment, &path[..=depth])?;
+    for segment in parents {
+        parent = child(parent, segment, path)?;
     }
     if parent.as_object().is_ok() {
         edit_object(parent, last, operation)
@@ -186,9 +186,9 @@ fn object_mut(value: &mut Value) -> Result<&mut Object, EngineError> {
     value.as_object_mut().map_err(|_| not_found())
 }
 
+/// As OPA, which reads `01` and `+1` too.
 fn index_of(segment: &str) -> Option<usize> {
-    let is_plain = segment == "0" || !segment.starts_with(['0', '+']);
-    segment.parse().ok().filter(|_| is_plain)
+    segment.parse().ok()
 }
 
 fn existing_index(length: usize, segment: &str, path: &[String]) -> Result<usize, EngineError> {

@@ -3,8 +3,8 @@
 //! `regorus` only parses when a module is added; an unknown function or a missing builtin would show
 //! as an error, or as *undefined*, in a later query. So a set is checked here, before anything is
 //! published: [`guard`] bounds the shape of the text, [`rules`] finds rules that contradict,
-//! [`functions`] finds calls of what does not exist, [`recursion`] finds rules that need themselves.
-//! Unsafe variables are found when the engine is prepared (see `snapshot`).
+//! [`functions`] finds calls of what does not exist, [`safety`] finds variables that nothing binds,
+//! [`recursion`] finds rules that need themselves.
 
 mod functions;
 mod guard;
@@ -12,6 +12,7 @@ pub(crate) mod location;
 mod names;
 mod recursion;
 mod rules;
+mod safety;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -19,12 +20,11 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 
 use regorus::PolicyLengthConfig;
-use regorus::unstable::{Module, Ref};
+use regorus::unstable::{Module, Query, Ref};
 
 use crate::extensions;
 use crate::{PolicyProblem, ProblemCode};
 
-pub(crate) use functions::check_query;
 pub(crate) use guard::check_text;
 pub(crate) use rules::{RuleIndex, dotted};
 
@@ -122,11 +122,19 @@ impl PolicySet {
     fn check(&self) -> Vec<PolicyProblem> {
         let mut problems = self.rules.conflicts();
         problems.extend(functions::check(&self.modules, &self.rules));
+        problems.extend(safety::check(&self.modules, &self.rules));
         if problems.is_empty() {
             problems.extend(recursion::check(&self.modules, &self.rules));
         }
         problems
     }
+}
+
+/// What is wrong with a query over the rules of `policies`.
+pub(crate) fn check_query(query: &Query, policies: &PolicySet) -> Vec<PolicyProblem> {
+    let mut problems = functions::check_query(query, policies.rules());
+    problems.extend(safety::check_query(query, policies.rules()));
+    problems
 }
 
 fn new_engine(v0_compatible: bool) -> regorus::Engine {

@@ -49,7 +49,7 @@ fn check(snapshot: &Snapshot, query: &str, v0_compatible: bool) -> Result<(), Ve
             &error.to_string(),
         )]
     })?;
-    let problems = check_query(&parsed, snapshot.policies.rules());
+    let problems = check_query(&parsed, &snapshot.policies);
     if problems.is_empty() {
         Ok(())
     } else {

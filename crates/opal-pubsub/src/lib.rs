@@ -1,1 +1,27 @@
 //! Both ends of OPAL's websocket protocol, and the feed of changes behind it.
+//!
+//! The road of a publish through a server, module by module:
+//!
+//! 1. [`publisher`]: a cheap handle; whoever has something to say calls [`Publisher::publish`].
+//! 2. [`feed`]: the publish becomes a [`Change`](feed::Change) with a revision of its scope. Nothing is
+//!    delivered that did not go through the feed.
+//! 3. [`hub`]: a state machine without I/O that knows who subscribed to what. It encodes a change
+//!    once for each topic and puts the same bytes into the [`outbox`] of each subscriber.
+//! 4. [`session`]: what one connection may ask and still owes us, without I/O;
+//!    [`channel`] is the task that moves its frames.
+//!
+//! On the client, [`subscriber`] keeps one connection alive and yields
+//! [`Event`](subscriber::Event)s: a reconnect is an event like any other. When it tries again is
+//! decided by [`reconnect`], without a clock of its own.
+
+pub mod channel;
+pub mod feed;
+pub mod hub;
+pub mod outbox;
+pub mod publisher;
+pub mod reconnect;
+pub mod session;
+pub mod subscriber;
+
+pub use feed::{ChangeDraft, FeedLimits, Payload, Position, Revision};
+pub use publisher::{HubStopped, PublishError, Publisher};

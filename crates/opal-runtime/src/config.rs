@@ -28,4 +28,5 @@ pub use print::print_config;
 pub use reader::Reader;
 pub use setting::{Effect, Enumeration, Kind, Program, Setting};
 pub use settings::{ConfigErrors, Problem, Settings, Source, Warning};
+pub(crate) use value::parse_int;
 pub use value::{FromSetting, Json, Seconds};

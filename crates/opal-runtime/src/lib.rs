@@ -7,8 +7,9 @@
 //!    [`config::Reader`] turns their texts into types and reports all problems together.
 //! 3. [`telemetry`]: logs, as the settings ask for them.
 //! 4. [`tasks`]: one owner for every task; [`shutdown`]: signals cancel its token.
-//! 5. [`serve`] answers requests, [`http`] makes them, [`backoff`] says when to try again.
-//! 6. [`tasks::Tasks::join`] waits for the end and says why it came.
+//! 5. [`token`]: keys, tokens signed and verified, who may do what.
+//! 6. [`serve`] answers requests, [`http`] makes them, [`backoff`] says when to try again.
+//! 7. [`tasks::Tasks::join`] waits for the end and says why it came.
 //!
 //! Nothing here knows what policies, data updates or topics are.
 
@@ -21,6 +22,7 @@ pub mod serve;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;
+pub mod token;
 
 pub use backoff::{Backoff, ConnRetryOptions, WaitStrategy};
 pub use serve::serve;

@@ -6,7 +6,7 @@
 //! is logged, and shutdown waits for it like for the others.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -101,6 +101,7 @@ struct State {
     /// The first reason to stop, if it was a task's end.
     cause: Option<TaskError>,
     running: BTreeMap<&'static str, usize>,
+    aborted: BTreeSet<&'static str>,
 }
 
 impl Tasks {
@@ -161,7 +162,6 @@ impl Tasks {
             outcome = tokio::time::timeout(grace, shared.tracker.wait()) => outcome.is_ok(),
             () = shared.abort.cancelled() => false,
         };
-        let names = shared.running();
         if !in_time {
             shared.abort.cancel();
             if tokio::time::timeout(ABORT_LIMIT, shared.tracker.wait())
@@ -174,7 +174,9 @@ impl Tasks {
                 );
             }
         }
-        match shared.state().cause.take() {
+        let mut state = shared.state();
+        let names: Vec<_> = state.aborted.iter().copied().collect();
+        match state.cause.take() {
             Some(cause) => Err(cause),
             None if names.is_empty() => Ok(()),
             None => Err(TaskError::Stuck { names, grace }),
@@ -220,10 +222,13 @@ impl Shared {
     #[expect(clippy::disallowed_methods, reason = "this module owns all tasks")]
     fn run(self: &Arc<Self>, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let running = Running::start(self, name);
+        let shared = Arc::clone(self);
         let abort = self.abort.clone();
         let task = async move {
             let _running = running;
-            abort.run_until_cancelled_owned(task).await;
+            if abort.run_until_cancelled_owned(task).await.is_none() {
+                shared.state().aborted.insert(name);
+            }
         };
         tokio::spawn(self.tracker.track_future(task));
     }
@@ -320,7 +325,11 @@ mod tests {
     #[tokio::test]
     async fn a_panic_and_a_failure_name_task_and_reason() {
         let panicking = tasks();
-        panicking.spawn("p", async { panic!("boom") });
+        panicking.spawn("p", async {
+            if true {
+                panic!("boom")
+            }
+        });
         let error = panicking.join(GRACE).await.unwrap_err();
         assert_eq!(error.to_string(), "task `p` panicked: boom");
 

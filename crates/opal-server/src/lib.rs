@@ -1,1 +1,34 @@
 //! Tracks policy, accepts data updates, tells clients.
+//!
+//! **The road of a commit**
+//!
+//! 1. A webhook reaches [`policy::webhook`], which verifies the sender and triggers the
+//!    [`policy::PolicyWatcher`]; or the polling interval does.
+//! 2. The watcher brings the clone up to date ([`policy::PolicyRepo`]) and asks which directories
+//!    changed.
+//! 3. [`publish::Publications`] makes the announcement a change of the feed, which
+//!    [`opal_pubsub`] delivers to the subscribers of the directories' topics.
+//! 4. A client asks [`policy::api`] for a bundle, complete or since its commit.
+//!
+//! **The road of a data update**
+//!
+//! 1. [`data`] receives `POST /data/config`: [`extract`] has checked the token, the handler checks
+//!    its topics and every field.
+//! 2. [`publish::Publications`] expands the topics, and the rest is as above.
+//!
+//! [`websocket`] lets clients in; [`server`] wires all of it; [`config`] says how.
+
+pub mod config;
+pub mod data;
+pub mod error;
+pub mod extract;
+pub mod health;
+pub mod policy;
+pub mod publish;
+pub mod router;
+pub mod security;
+pub mod server;
+pub mod websocket;
+
+pub use config::ServerConfig;
+pub use server::Server;

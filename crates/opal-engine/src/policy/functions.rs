@@ -15,7 +15,10 @@ pub(crate) fn check(modules: &[Ref<Module>], rules: &RuleIndex) -> Vec<PolicyPro
         let scope = Scope::new(module);
         for rule in &module.policy {
             walk::rule(rule, &mut |node| {
-                problems.extend(check_node(node, &scope, rules))
+                problems.extend(check_node(node, &scope, rules));
+                if module.rego_v1 {
+                    problems.extend(check_deprecated(node, &scope, rules));
+                }
             });
         }
     }
@@ -44,6 +47,21 @@ fn check_node(node: Node<'_>, scope: &Scope, rules: &RuleIndex) -> Option<Policy
     check_call(span, function, arguments.len(), scope, rules)
 }
 
+/// Calls of what Rego v1 no longer has.
+fn check_deprecated(node: Node<'_>, scope: &Scope, rules: &RuleIndex) -> Option<PolicyProblem> {
+    let Node::Call { function, .. } = node else {
+        return None;
+    };
+    let (root, steps) = names::steps(function)?;
+    let name = spelled(root, &steps, scope);
+    let path = names::leading_names(&scope.under_data(root, &steps)?);
+    if rules.arguments(&path).is_some() || extensions::arguments(&name).is_none() {
+        return None;
+    }
+    let message = format!("deprecated built-in function calls in expression: {name}");
+    Some(location::at(names::root_span(function), ProblemCode::Type, message))
+}
+
 fn check_call(
     span: &Span,
     function: &Expr,
@@ -54,8 +72,9 @@ fn check_call(
     let Some((root, steps)) = names::steps(function) else {
         return Some(location::at(span, ProblemCode::Type, "not a function"));
     };
-    let name = spelled(root, &steps);
-    let complain = |message: String| Some(location::at(span, ProblemCode::Type, message));
+    let name = spelled(root, &steps, scope);
+    let place = names::root_span(function);
+    let complain = |message: String| Some(location::at(place, ProblemCode::Type, message));
     match arity(root, &steps, &name, scope, rules) {
         Arity::Unknown => complain(format!("undefined function {name}")),
         Arity::Any => None,
@@ -65,6 +84,22 @@ fn check_call(
             "{name}: arity mismatch: {supplied} arguments for {wanted}"
         )),
     }
+}
+
+/// The number of arguments that `function` takes.
+pub(super) fn inputs(function: &Expr, scope: &Scope, rules: &RuleIndex) -> Option<usize> {
+    let (root, steps) = names::steps(function)?;
+    let name = spelled(root, &steps, scope);
+    match arity(root, &steps, &name, scope, rules) {
+        Arity::Exactly(arguments) => Some(arguments),
+        Arity::Unknown | Arity::Any => None,
+    }
+}
+
+/// Whether `root` and `steps` name a function of the engine.
+pub(super) fn is_builtin(root: &str, steps: &[Step]) -> bool {
+    let name = spelled(root, steps, &Scope::of_query());
+    BUILTINS.contains_key(name.as_str()) || extensions::arguments(&name).is_some()
 }
 
 enum Arity {
@@ -82,7 +117,7 @@ fn arity(root: &str, steps: &[Step], name: &str, scope: &Scope, rules: &RuleInde
             return Arity::Exactly(arguments);
         }
     }
-    if root == "data" || root == "input" || scope.is_import(root) {
+    if root == "data" || root == "input" || scope.import(root).is_some() {
         return Arity::Unknown;
     }
     if name == "print" {
@@ -99,8 +134,12 @@ fn arity(root: &str, steps: &[Step], name: &str, scope: &Scope, rules: &RuleInde
     }
 }
 
-fn spelled(root: &str, steps: &[Step]) -> String {
-    let mut name = root.to_owned();
+/// The name in full: as OPA, with what an alias stands for.
+fn spelled(root: &str, steps: &[Step], scope: &Scope) -> String {
+    let mut name = match scope.import(root) {
+        Some(target) => target.join("."),
+        None => root.to_owned(),
+    };
     for step in steps {
         match step {
             Step::Name(part) => {

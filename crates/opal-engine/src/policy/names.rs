@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use regorus::Value;
-use regorus::unstable::{Expr, Literal, Module, Rule, RuleHead};
+use regorus::unstable::{Expr, Literal, Module, Rule, RuleHead, Span};
 
 use super::walk::{self, Node};
 
@@ -36,6 +36,14 @@ pub(crate) fn steps(mut reference: &Expr) -> Option<(&str, Vec<Step>)> {
             _ => return None,
         }
     }
+}
+
+/// Where the variable is that a reference begins with.
+pub(crate) fn root_span(mut reference: &Expr) -> &Span {
+    while let Expr::RefDot { refr, .. } | Expr::RefBrack { refr, .. } = reference {
+        reference = refr;
+    }
+    reference.span()
 }
 
 fn index_step(index: &Expr) -> Step {
@@ -111,9 +119,14 @@ impl Scope {
         Some(path)
     }
 
-    /// Whether `root` is the alias of an import.
-    pub(crate) fn is_import(&self, root: &str) -> bool {
-        self.imports.contains_key(root)
+    /// The aliases of imports.
+    pub(crate) fn aliases(&self) -> impl Iterator<Item = &str> {
+        self.imports.keys().map(String::as_str)
+    }
+
+    /// What `root` is the alias of, if it is an import.
+    pub(crate) fn import(&self, root: &str) -> Option<&[String]> {
+        self.imports.get(root).map(Vec::as_slice)
     }
 }
 

@@ -61,6 +61,12 @@ impl RuleIndex {
         self.nodes.keys()
     }
 
+    /// The names that rules of `package` begin with.
+    pub(crate) fn names_in(&self, package: &[String]) -> impl Iterator<Item = &str> {
+        self.below(package)
+            .filter_map(move |(path, _)| path.get(package.len()).map(String::as_str))
+    }
+
     /// Where the first rule at `path` is.
     pub(crate) fn span(&self, path: &[String]) -> Option<&Span> {
         Some(&self.nodes.get(path)?.first()?.span)

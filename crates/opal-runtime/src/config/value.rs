@@ -28,7 +28,7 @@ pub struct Seconds(pub Duration);
 pub struct Json<T>(pub T);
 
 /// Python's `int()`: surrounding space, a sign and `_` between digits are fine.
-pub(super) fn parse_int(text: &str) -> Option<i128> {
+pub(crate) fn parse_int(text: &str) -> Option<i128> {
     let text = text.trim();
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     let well_formed = !digits.is_empty()

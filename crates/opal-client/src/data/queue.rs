@@ -1,0 +1,505 @@
+//! Which data entry may be fetched and which may be written now. No I/O, no clock.
+//!
+//! The rules, in the order in which they matter:
+//!
+//! - Entries whose paths overlap are written in the order in which they were pushed; fetches run
+//!   side by side, and a slow one never lets an older value overwrite a newer one.
+//! - An entry whose round of fetching failed stops holding up the others. It is tried again,
+//!   with growing pauses, until it succeeds or a newer document replaces it.
+//! - When it succeeds late, it is written together with every newer entry below it that was
+//!   written meanwhile, in order, as one batch. Those are kept for that purpose.
+//! - A patch is written once, on top of exactly what was pushed before it: it waits for failing
+//!   entries that it overlaps, and is not repeated when its outcome is unknown.
+//! - A newer document at the same path or above makes an older failing entry pointless, but only
+//!   once it has itself been written.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use opal_protocol::{DataPath, DataSourceEntry, Document, SaveMethod};
+use rand::Rng;
+
+/// The place of an entry in the order of publication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Seq(u64);
+
+/// An entry to fetch and write.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The update it is part of, as the caller numbers them.
+    pub update: u64,
+    /// The entry as received.
+    pub entry: DataSourceEntry,
+    /// Where its document goes.
+    pub path: DataPath,
+    /// How it is written.
+    pub method: SaveMethod,
+}
+
+/// A fetch to run.
+#[derive(Debug, Clone)]
+pub struct Fetch {
+    /// The entry's place; to be given back with the result.
+    pub seq: Seq,
+    /// What to fetch.
+    pub entry: DataSourceEntry,
+}
+
+/// A write, in order.
+#[derive(Debug, Clone)]
+pub struct Write {
+    /// The entry's place.
+    pub seq: Seq,
+    /// Where.
+    pub path: DataPath,
+    /// How.
+    pub method: SaveMethod,
+    /// What.
+    pub document: Document,
+}
+
+/// Why a fetch or a write did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// For people; names the entry, holds no secret.
+    pub error: String,
+    /// Whether trying again can help.
+    pub retry: Retry,
+}
+
+/// Whether and when to try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// After the queue's own pause, or this one if it is longer.
+    After(Option<Duration>),
+    /// Only a change by a person helps.
+    Never,
+    /// A patch may have been applied or not: it must not be sent again.
+    Unknown,
+}
+
+/// What the caller is to know of an entry.
+#[derive(Debug, Clone)]
+pub struct Notice {
+    /// The entry.
+    pub job: Job,
+    /// Its place.
+    pub seq: Seq,
+    /// Whether an outcome of the entry had been told before.
+    pub repeated: bool,
+    /// What happened.
+    pub outcome: Outcome,
+}
+
+/// What happened to an entry.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// It is in the store.
+    Written {
+        /// What was written.
+        document: Document,
+    },
+    /// It failed, and will be tried again.
+    Failing {
+        /// The error.
+        error: String,
+        /// What was fetched, if it was the store that failed.
+        document: Option<Document>,
+    },
+    /// It failed and is given up: trying again cannot help.
+    Refused {
+        /// The error.
+        error: String,
+        /// What was fetched, if it was the store that refused.
+        document: Option<Document>,
+        /// Whether it was a patch whose effect is unknown: what it is based on must be taken
+        /// anew.
+        unknown: bool,
+    },
+    /// A newer entry took its place before it succeeded.
+    Replaced,
+}
+
+/// Entries between publication and store.
+#[derive(Debug)]
+pub struct Queue {
+    workers: usize,
+    next: u64,
+    items: BTreeMap<Seq, Item>,
+}
+
+#[derive(Debug)]
+struct Item {
+    job: Job,
+    state: State,
+    /// Rounds that failed so far.
+    rounds: u32,
+    /// Whether an outcome has been told.
+    told: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// To be fetched.
+    Waiting,
+    Fetching,
+    /// To be written when its turn comes.
+    Ready(Document),
+    Writing(Document),
+    /// To be fetched again at that time.
+    Failed(Instant),
+    /// In the store, and kept because an older entry that it overlaps is still failing.
+    Written(Document),
+}
+
+impl Item {
+    /// Whether it has stopped holding up newer entries.
+    fn is_late(&self) -> bool {
+        self.rounds > 0
+    }
+
+    fn is_failing(&self) -> bool {
+        self.is_late() && !matches!(self.state, State::Written(_))
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        self.job.path.overlaps(&other.job.path)
+    }
+
+    /// Whether `newer`, once written, leaves nothing of this entry.
+    fn is_replaced_by(&self, newer: &Self) -> bool {
+        newer.job.method != SaveMethod::Patch && newer.job.path.contains(&self.job.path)
+    }
+
+    /// Whether both fetch the same thing to the same place.
+    fn same_source(&self, job: &Job) -> bool {
+        self.job.entry.data.is_none()
+            && job.entry.data.is_none()
+            && self.job.method == SaveMethod::Put
+            && job.method == SaveMethod::Put
+            && self.job.path == job.path
+            && self.job.entry.url == job.entry.url
+            && self.job.entry.config == job.entry.config
+    }
+}
+
+/// Pauses between the rounds of a failing entry.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The pause before round `rounds + 1`, jittered; what a server asked for is honoured.
+pub fn round_pause(rounds: u32, asked: Option<Duration>, rng: &mut impl Rng) -> Duration {
+    let grown = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(rounds.saturating_sub(1).min(16)));
+    let own = grown
+        .min(LONGEST_PAUSE)
+        .mul_f64(rng.random_range(0.5..=1.0));
+    own.max(asked.unwrap_or_default())
+}
+
+impl Queue {
+    /// An empty queue that fetches at most `workers` documents at once.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers: workers.max(1),
+            next: 1,
+            items: BTreeMap::new(),
+        }
+    }
+
+    /// How many entries are on their way or kept.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether nothing is on its way.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Adds an entry behind all others. Older entries that wait to fetch the same source for the
+    /// same place are replaced by it.
+    pub fn push(&mut self, job: Job) -> Vec<Notice> {
+        let same: Vec<Seq> = self
+            .items
+            .iter()
+            .filter(|(_, item)| matches!(item.state, State::Waiting | State::Failed(_)))
+            .filter(|(_, item)| item.same_source(&job))
+            .map(|(seq, _)| *seq)
+            .collect();
+        let notices: Vec<Notice> = same
+            .into_iter()
+            .filter_map(|seq| self.take(seq, Outcome::Replaced))
+            .collect();
+        let seq = Seq(self.next);
+        self.next += 1;
+        let state = match &job.entry.data {
+            Some(document) => State::Ready(document.clone()),
+            None => State::Waiting,
+        };
+        let item = Item {
+            job,
+            state,
+            rounds: 0,
+            told: false,
+        };
+        self.items.insert(seq, item);
+        self.forget_kept();
+        notices
+    }
+
+    fn take(&mut self, seq: Seq, outcome: Outcome) -> Option<Notice> {
+        let item = self.items.remove(&seq)?;
+        Some(Notice {
+            job: item.job,
+            seq,
+            repeated: item.told,
+            outcome,
+        })
+    }
+
+    /// The next fetch to start, if a worker is free for it.
+    ///
+    /// Repeated rounds get at most half of the workers, so that sources that hang do not hold up
+    /// those that do not.
+    pub fn next_fetch(&mut self, now: Instant) -> Option<Fetch> {
+        let fetching = |late: bool| {
+            let of_kind = |item: &&Item| item.is_late() == late;
+            let items = self.items.values();
+            items
+                .filter(|item| matches!(item.state, State::Fetching))
+                .filter(of_kind)
+                .count()
+        };
+        let (fresh, late) = (fetching(false), fetching(true));
+        if fresh + late >= self.workers {
+            return None;
+        }
+        let late_allowed = late < (self.workers / 2).max(1);
+        let due = |item: &Item| match item.state {
+            State::Waiting => true,
+            State::Failed(at) => late_allowed && at <= now,
+            _ => false,
+        };
+        // First rounds come before repeated ones.
+        let (seq, item) = self
+            .items
+            .iter_mut()
+            .filter(|(_, item)| due(item))
+            .min_by_key(|(seq, item)| (item.is_late(), **seq))?;
+        item.state = State::Fetching;
+        Some(Fetch {
+            seq: *seq,
+            entry: item.job.entry.clone(),
+        })
+    }
+
+    /// Takes the result of a fetch. That of an entry that was replaced meanwhile is dropped.
+    pub fn fetched(
+        &mut self,
+        seq: Seq,
+        result: Result<Document, Failure>,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) -> Vec<Notice> {
+        let Some(item) = self.items.get_mut(&seq) else {
+            return Vec::new();
+        };
+        match result {
+            Ok(document) => {
+                item.state = State::Ready(document);
+                Vec::new()
+            }
+            Err(failure) => self.failed(seq, failure, None, now, rng),
+        }
+    }
+
+    fn failed(
+        &mut self,
+        seq: Seq,
+        failure: Failure,
+        document: Option<Document>,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) -> Vec<Notice> {
+        let Some(item) = self.items.get_mut(&seq) else {
+            return Vec::new();
+        };
+        let error = failure.error;
+        let asked = match failure.retry {
+            Retry::After(asked) => asked,
+            Retry::Never | Retry::Unknown => {
+                let unknown = failure.retry == Retry::Unknown;
+                let outcome = Outcome::Refused {
+                    error,
+                    document,
+                    unknown,
+                };
+                let notice = self.take(seq, outcome);
+                self.forget_kept();
+                return notice.into_iter().collect();
+            }
+        };
+        item.rounds += 1;
+        item.state = State::Failed(now + round_pause(item.rounds, asked, rng));
+        vec![Notice {
+            job: item.job.clone(),
+            seq,
+            repeated: std::mem::replace(&mut item.told, true),
+            outcome: Outcome::Failing { error, document },
+        }]
+    }
+
+    /// Everything that may be written now, in order. Each of them has to be given to
+    /// [`Queue::written`] before the next batch that it could affect is handed out.
+    pub fn next_batch(&mut self) -> Vec<Write> {
+        let mut batch: Vec<Seq> = Vec::new();
+        for (seq, item) in &self.items {
+            if matches!(item.state, State::Ready(_)) && self.may_write(*seq, item, &batch) {
+                batch.push(*seq);
+                if item.is_late() {
+                    batch.extend(self.written_after(*seq, item));
+                }
+            }
+        }
+        batch.sort_unstable();
+        batch.dedup();
+        batch
+            .into_iter()
+            .filter_map(|seq| self.start(seq))
+            .collect()
+    }
+
+    fn may_write(&self, seq: Seq, item: &Item, batch: &[Seq]) -> bool {
+        self.items
+            .iter()
+            .filter(|(other, _)| **other != seq && !batch.contains(other))
+            .filter(|(_, other)| other.overlaps(item))
+            .all(|(other_seq, other)| match other.state {
+                State::Writing(_) => false,
+                State::Written(_) => true,
+                _ if *other_seq > seq => true,
+                State::Waiting => false,
+                State::Fetching | State::Ready(_) | State::Failed(_) => {
+                    other.is_late() && item.job.method != SaveMethod::Patch
+                }
+            })
+    }
+
+    /// The newer entries that have to be written again after a late one.
+    fn written_after(&self, seq: Seq, late: &Item) -> Vec<Seq> {
+        self.items
+            .range(seq..)
+            .filter(|(_, item)| matches!(item.state, State::Written(_)) && item.overlaps(late))
+            .map(|(seq, _)| *seq)
+            .collect()
+    }
+
+    fn start(&mut self, seq: Seq) -> Option<Write> {
+        let item = self.items.get_mut(&seq)?;
+        let (State::Ready(document) | State::Written(document)) = &item.state else {
+            return None;
+        };
+        let document = document.clone();
+        item.state = State::Writing(document.clone());
+        Some(Write {
+            seq,
+            path: item.job.path.clone(),
+            method: item.job.method,
+            document,
+        })
+    }
+
+    /// Takes the outcome of each write of a batch.
+    pub fn written(
+        &mut self,
+        outcomes: Vec<(Seq, Result<(), Failure>)>,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        for (seq, outcome) in outcomes {
+            let Some(item) = self.items.get_mut(&seq) else {
+                continue;
+            };
+            let State::Writing(document) = &item.state else {
+                continue;
+            };
+            let document = document.clone();
+            match outcome {
+                Ok(()) => {
+                    item.state = State::Written(document.clone());
+                    item.rounds = 0;
+                    notices.push(Notice {
+                        job: item.job.clone(),
+                        seq,
+                        repeated: std::mem::replace(&mut item.told, true),
+                        outcome: Outcome::Written { document },
+                    });
+                    notices.extend(self.replace_older(seq));
+                }
+                Err(failure) => {
+                    notices.extend(self.failed(seq, failure, Some(document), now, rng));
+                }
+            }
+        }
+        self.forget_kept();
+        notices
+    }
+
+    /// Drops the failing entries of which a written one leaves nothing.
+    fn replace_older(&mut self, written: Seq) -> Vec<Notice> {
+        let Some(newer) = self.items.get(&written) else {
+            return Vec::new();
+        };
+        let replaced: Vec<Seq> = self
+            .items
+            .range(..written)
+            .filter(|(_, item)| item.is_failing() && item.is_replaced_by(newer))
+            .map(|(seq, _)| *seq)
+            .collect();
+        replaced
+            .into_iter()
+            .filter_map(|seq| self.take(seq, Outcome::Replaced))
+            .collect()
+    }
+
+    /// Forgets written entries that no older failing one can disturb any more.
+    fn forget_kept(&mut self) {
+        let kept: Vec<Seq> = self
+            .items
+            .iter()
+            .filter(|(_, item)| matches!(item.state, State::Written(_)))
+            .filter(|(seq, item)| {
+                let mut older = self.items.range(..**seq);
+                !older.any(|(_, other)| other.is_failing() && other.overlaps(item))
+            })
+            .map(|(seq, _)| *seq)
+            .collect();
+        for seq in kept {
+            self.items.remove(&seq);
+        }
+    }
+
+    /// Makes every failing entry due at once: what it failed on has changed.
+    pub fn retry_now(&mut self, now: Instant) {
+        for item in self.items.values_mut() {
+            if let State::Failed(at) = &mut item.state {
+                *at = now;
+            }
+        }
+    }
+
+    /// When [`Queue::next_fetch`] may have something new without anything else happening.
+    pub fn next_wake(&self) -> Option<Instant> {
+        self.items
+            .values()
+            .filter_map(|item| match item.state {
+                State::Failed(at) => Some(at),
+                _ => None,
+            })
+            .min()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! The road of a commit through the client.
+
+pub mod sync;

@@ -1,0 +1,262 @@
+//! Which bundle to ask for now. No I/O, no clock.
+//!
+//! One request runs at a time. Whatever happens while it runs is answered by the next one, which
+//! always asks for all of our directories since the commit that the store really holds: asking
+//! only for the directories that one announcement named would lose what an announcement that we
+//! missed had named.
+
+use std::time::Instant;
+
+use opal_protocol::{CommitHash, PolicyUpdateMessage, RepoPath};
+use rand::Rng;
+
+use crate::data::queue::round_pause;
+
+/// A bundle to fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleRequest {
+    /// The directories to ask for.
+    pub directories: Vec<RepoPath>,
+    /// The commit to start from; everything if none.
+    pub base: Option<CommitHash>,
+}
+
+/// What we want beyond the request that runs, from least to most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Want {
+    Nothing,
+    SinceApplied,
+    Everything,
+}
+
+/// Keeps the policy of the store in step with the server's.
+#[derive(Debug)]
+pub struct PolicySync {
+    directories: Vec<RepoPath>,
+    /// The commit that the store holds.
+    applied: Option<CommitHash>,
+    want: Want,
+    running: Option<Want>,
+    failed_rounds: u32,
+    retry_at: Option<Instant>,
+    /// Whether the first bundle was applied, or a first round of trying ended.
+    settled: bool,
+}
+
+impl PolicySync {
+    /// Wants nothing until told to.
+    pub fn new(directories: Vec<RepoPath>) -> Self {
+        Self {
+            directories,
+            applied: None,
+            want: Want::Nothing,
+            running: None,
+            failed_rounds: 0,
+            retry_at: None,
+            settled: false,
+        }
+    }
+
+    /// The commit that the store holds.
+    pub fn applied(&self) -> Option<&CommitHash> {
+        self.applied.as_ref()
+    }
+
+    /// Whether the first attempt is over, one way or the other: data may be written.
+    pub fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// The subscription is live after a gap: anything may have been missed.
+    pub fn subscribed(&mut self) {
+        self.wants(Want::SinceApplied);
+    }
+
+    /// The server announced a commit.
+    pub fn announced(&mut self, message: &PolicyUpdateMessage) {
+        if message.old_policy_hash == message.new_policy_hash {
+            // "Take everything": the source is new, though the commit may be one that we hold.
+            self.wants(Want::Everything);
+        } else if self.running.is_some() || self.applied.as_ref() != Some(&message.new_policy_hash)
+        {
+            self.wants(Want::SinceApplied);
+        }
+    }
+
+    /// Someone asks for a complete bundle.
+    pub fn triggered(&mut self) {
+        self.wants(Want::Everything);
+    }
+
+    /// The store lost what it held.
+    pub fn store_lost(&mut self) {
+        self.applied = None;
+        self.wants(Want::Everything);
+    }
+
+    fn wants(&mut self, want: Want) {
+        self.want = self.want.max(want);
+        // News is a reason to try at once.
+        self.retry_at = None;
+    }
+
+    /// The request to start now, if any.
+    pub fn next_request(&mut self, now: Instant) -> Option<BundleRequest> {
+        let waits = self.retry_at.is_some_and(|at| at > now);
+        if self.running.is_some() || self.want == Want::Nothing || waits {
+            return None;
+        }
+        let want = std::mem::replace(&mut self.want, Want::Nothing);
+        self.running = Some(want);
+        self.retry_at = None;
+        let base = match want {
+            Want::SinceApplied => self.applied.clone(),
+            Want::Nothing | Want::Everything => None,
+        };
+        Some(BundleRequest {
+            directories: self.directories.clone(),
+            base,
+        })
+    }
+
+    /// The store took the bundle that leads to `commit`.
+    pub fn succeeded(&mut self, commit: CommitHash) {
+        self.running = None;
+        self.applied = Some(commit);
+        self.failed_rounds = 0;
+        self.retry_at = None;
+        self.settled = true;
+    }
+
+    /// The bundle could not be fetched, or the store did not take it. What the store holds is as
+    /// before, so the next request asks from there again.
+    pub fn failed(&mut self, now: Instant, rng: &mut impl Rng) {
+        let Some(wanted) = self.running.take() else {
+            return;
+        };
+        let news = self.want != Want::Nothing;
+        self.want = self.want.max(wanted);
+        self.failed_rounds += 1;
+        self.settled = true;
+        let pause = round_pause(self.failed_rounds, None, rng);
+        self.retry_at = (!news).then(|| now + pause);
+    }
+
+    /// What the last attempt failed on has changed: try again at once.
+    pub fn retry_now(&mut self) {
+        self.retry_at = None;
+    }
+
+    /// When [`PolicySync::next_request`] may have something without anything else happening.
+    pub fn next_wake(&self) -> Option<Instant> {
+        self.retry_at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    fn hash(c: char) -> CommitHash {
+        CommitHash::parse(&c.to_string().repeat(40)).unwrap()
+    }
+
+    fn announce(sync: &mut PolicySync, old: char, new: char) {
+        sync.announced(&PolicyUpdateMessage {
+            old_policy_hash: hash(old),
+            new_policy_hash: hash(new),
+            changed_directories: vec!["app".into()],
+        });
+    }
+
+    /// A client that holds commit `a`.
+    fn at_a(now: Instant) -> PolicySync {
+        let mut sync = PolicySync::new(vec!["app".into(), "lib".into()]);
+        sync.subscribed();
+        assert_eq!(sync.next_request(now).unwrap().base, None);
+        sync.succeeded(hash('a'));
+        sync
+    }
+
+    #[test]
+    fn a_commit_missed_while_disconnected_is_asked_for_on_reconnect() {
+        let now = Instant::now();
+        let mut sync = at_a(now);
+        assert_eq!(sync.next_request(now), None);
+        sync.subscribed();
+        assert_eq!(sync.next_request(now).unwrap().base, Some(hash('a')));
+    }
+
+    #[test]
+    fn every_request_is_for_all_our_directories() {
+        let now = Instant::now();
+        let mut sync = at_a(now);
+        announce(&mut sync, 'a', 'b');
+        let request = sync.next_request(now).unwrap();
+        assert_eq!(request.directories, ["app", "lib"].map(RepoPath::from));
+    }
+
+    #[test]
+    fn a_commit_is_remembered_only_once_the_store_holds_it() {
+        let now = Instant::now();
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut sync = at_a(now);
+        announce(&mut sync, 'a', 'b');
+        sync.next_request(now).unwrap();
+        sync.failed(now, &mut rng);
+        assert_eq!(sync.next_request(now), None, "not before its pause");
+        let wake = sync.next_wake().unwrap();
+        assert_eq!(sync.next_request(wake).unwrap().base, Some(hash('a')));
+    }
+
+    #[test]
+    fn news_during_a_request_starts_another_and_known_commits_do_not() {
+        let now = Instant::now();
+        let mut sync = at_a(now);
+        announce(&mut sync, 'a', 'b');
+        sync.next_request(now).unwrap();
+        announce(&mut sync, 'b', 'c');
+        assert_eq!(sync.next_request(now), None, "one at a time");
+        sync.succeeded(hash('b'));
+        assert_eq!(sync.next_request(now).unwrap().base, Some(hash('b')));
+        sync.succeeded(hash('c'));
+        announce(&mut sync, 'b', 'c');
+        assert_eq!(sync.next_request(now), None);
+    }
+
+    #[test]
+    fn a_store_that_lost_its_content_gets_everything() {
+        let now = Instant::now();
+        let mut sync = at_a(now);
+        sync.store_lost();
+        assert_eq!(sync.next_request(now).unwrap().base, None);
+    }
+
+    #[test]
+    fn an_announcement_without_a_difference_means_everything() {
+        let now = Instant::now();
+        let mut sync = at_a(now);
+        announce(&mut sync, 'a', 'a');
+        assert_eq!(sync.next_request(now).unwrap().base, None);
+    }
+
+    #[test]
+    fn news_after_a_failure_does_not_wait_for_the_pause() {
+        let now = Instant::now();
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut sync = at_a(now);
+        announce(&mut sync, 'a', 'b');
+        for _ in 0..10 {
+            let at = sync.next_wake().unwrap_or(now) + Duration::from_secs(1);
+            sync.next_request(at).unwrap();
+            sync.failed(at, &mut rng);
+        }
+        announce(&mut sync, 'b', 'c');
+        assert!(sync.next_request(now).is_some());
+    }
+}

@@ -1,0 +1,174 @@
+//! What the client asks its server over HTTP.
+
+use std::time::Duration;
+
+use opal_protocol::{PolicyBundle, RedactedUrl, ScopeId};
+use reqwest::{Client, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use crate::policy::sync::BundleRequest;
+
+/// The server's REST API, as one client uses it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ServerApi {
+    client: Client,
+    token: Option<SecretString>,
+    policy_url: Url,
+    data_sources_url: Url,
+    scoped: bool,
+}
+
+/// How long an answer may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+/// Why the server's answer is missing or useless.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerApiError {
+    /// No answer.
+    #[error("could not reach the server at `{url}`")]
+    Unreachable {
+        /// What was asked.
+        url: RedactedUrl,
+        /// Why there was none.
+        source: reqwest::Error,
+    },
+    /// An answer that is none.
+    #[error("the server answered {status} to `{url}`{}", if detail.is_empty() { String::new() } else { format!(": {detail}") })]
+    Rejected {
+        /// What was asked.
+        url: RedactedUrl,
+        /// The status.
+        status: StatusCode,
+        /// What the body says.
+        detail: String,
+        /// How long it asks us to wait.
+        retry_after: Option<Duration>,
+    },
+    /// An answer that cannot be read.
+    #[error("the server's answer to `{url}` cannot be read")]
+    Unreadable {
+        /// What was asked.
+        url: RedactedUrl,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+impl ServerApi {
+    /// The API of the server at `server_url`, which ends without a slash.
+    pub fn new(
+        client: Client,
+        server_url: &Url,
+        data_sources_url: Url,
+        scope: &ScopeId,
+        token: Option<SecretString>,
+    ) -> Self {
+        let at = |segments: &[&str]| {
+            let mut url = server_url.clone();
+            if let Ok(mut path) = url.path_segments_mut() {
+                path.pop_if_empty().extend(segments);
+            }
+            url
+        };
+        let scoped = !scope.is_default();
+        let (policy_url, data_sources_url) = if scoped {
+            (
+                at(&["scopes", scope.as_str(), "policy"]),
+                at(&["scopes", scope.as_str(), "data"]),
+            )
+        } else {
+            (at(&["policy"]), data_sources_url)
+        };
+        Self {
+            client,
+            token,
+            policy_url,
+            data_sources_url,
+            scoped,
+        }
+    }
+
+    /// Where bundles come from.
+    pub fn policy_url(&self) -> &Url {
+        &self.policy_url
+    }
+
+    /// Where the data sources are asked for.
+    pub fn data_sources_url(&self) -> &Url {
+        &self.data_sources_url
+    }
+
+    /// Fetches a bundle.
+    pub async fn bundle(&self, request: &BundleRequest) -> Result<PolicyBundle, ServerApiError> {
+        let mut url = self.policy_url.clone();
+        if !self.scoped || request.base.is_some() {
+            let mut query = url.query_pairs_mut();
+            if !self.scoped {
+                for directory in &request.directories {
+                    query.append_pair("path", directory.as_str());
+                }
+            }
+            if let Some(base) = &request.base {
+                query.append_pair("base_hash", base.as_str());
+            }
+        }
+        self.get_json(&url, true).await
+    }
+
+    pub(crate) async fn get_json<T: DeserializeOwned>(
+        &self,
+        url: &Url,
+        as_upstream: bool,
+    ) -> Result<T, ServerApiError> {
+        let shown = RedactedUrl::new(url.as_str());
+        let unreachable = |source: reqwest::Error| ServerApiError::Unreachable {
+            url: shown.clone(),
+            source: source.without_url(),
+        };
+        let mut request = self.client.get(url.clone()).timeout(ANSWER_WITHIN);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose_secret());
+        }
+        if as_upstream {
+            request = request.header("content-type", "text/plain");
+        }
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let retry_after = response
+            .headers()
+            .get("retry-after")
+            .and_then(|value| value.to_str().ok()?.parse().ok())
+            .map(Duration::from_secs);
+        let body = response.bytes().await.map_err(unreachable)?;
+        if !status.is_success() {
+            return Err(ServerApiError::Rejected {
+                url: shown,
+                status,
+                detail: detail(&body),
+                retry_after,
+            });
+        }
+        serde_json::from_slice(&body)
+            .map_err(|source| ServerApiError::Unreadable { url: shown, source })
+    }
+}
+
+impl ServerApiError {
+    /// How long the server asks us to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Rejected { retry_after, .. } => *retry_after,
+            Self::Unreachable { .. } | Self::Unreadable { .. } => None,
+        }
+    }
+}
+
+/// The reason in an error body, without what it may echo of our token.
+fn detail(body: &[u8]) -> String {
+    let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let detail = &body["detail"];
+    let text = detail.as_str().or_else(|| detail["error"].as_str());
+    text.unwrap_or_default().chars().take(200).collect()
+}

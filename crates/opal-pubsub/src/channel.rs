@@ -1,0 +1,241 @@
+//! The task of one server-side websocket: moves frames between the socket, its
+//! [`Session`] and its [`Outbox`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
+use futures_util::SinkExt;
+use opal_protocol::rpc::PublishArguments;
+use opal_protocol::{Document, ScopeId, UpdateId};
+use tokio::time::timeout;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use crate::feed::{ChangeDraft, Payload};
+use crate::outbox::{Ended, Next, Outbox};
+use crate::publisher::{HubStopped, Publisher, Registration};
+use crate::session::{Action, Fault, Session};
+
+/// How often a connection is looked at and pinged.
+const CHECK_EVERY: Duration = Duration::from_secs(20);
+
+/// How long a single write may take before its reader is given up.
+const WRITE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Close code for "come back and load everything anew".
+const CLOSE_RESTART: u16 = 1012;
+const CLOSE_NORMAL: u16 = 1000;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("the peer closed it")]
+    ByPeer,
+    #[error("{0}")]
+    Fault(#[from] Fault),
+    #[error("it did not read what it subscribed to")]
+    TooSlow,
+    #[error("the server stops")]
+    ShuttingDown,
+    #[error("the connection broke")]
+    Broken(#[from] axum::Error),
+}
+
+impl From<HubStopped> for End {
+    fn from(_: HubStopped) -> Self {
+        Self::ShuttingDown
+    }
+}
+
+/// Serves one connection until either side ends it or the hub stops.
+pub async fn serve(socket: WebSocket, session: Session, publisher: Publisher) {
+    let outbox = Arc::new(Outbox::default());
+    let Ok(registration) = publisher.register(Arc::clone(&outbox)).await else {
+        return;
+    };
+    let mut channel = Channel {
+        socket,
+        session,
+        outbox,
+        registration,
+        publisher,
+    };
+    let end = channel.run().await;
+    let id = channel.session.channel_id();
+    match &end {
+        End::ByPeer | End::ShuttingDown => debug!(channel.id = id, "Connection ended: {end}"),
+        End::Broken(error) => debug!(channel.id = id, "Connection ended: {end}: {error}"),
+        End::Fault(_) | End::TooSlow => warn!(channel.id = id, "Ended a connection: {end}"),
+    }
+    channel.close(&end).await;
+}
+
+struct Channel {
+    socket: WebSocket,
+    session: Session,
+    outbox: Arc<Outbox>,
+    registration: Registration,
+    publisher: Publisher,
+}
+
+impl Channel {
+    async fn run(&mut self) -> End {
+        let mut check = tokio::time::interval(CHECK_EVERY);
+        check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        check.reset();
+        loop {
+            // Each branch is cancel-safe: nothing is taken from a source without being handled.
+            let step = tokio::select! {
+                message = self.socket.recv() => match message {
+                    Some(Ok(message)) => self.on_message(message).await,
+                    Some(Err(error)) => Err(error.into()),
+                    None => Err(End::ByPeer),
+                },
+                next = self.outbox.next(), if self.session.may_notify() => self.on_next(next).await,
+                why = self.outbox.ended(), if !self.session.may_notify() => Err(why.into()),
+                _ = check.tick() => self.check().await,
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    async fn check(&mut self) -> Result<(), End> {
+        if let Some(fault) = self.session.overdue(Instant::now()) {
+            return Err(fault.into());
+        }
+        self.write(Message::Ping(bytes::Bytes::new())).await
+    }
+
+    /// Writes what waits, as far as the window allows.
+    async fn on_next(&mut self, next: Next) -> Result<(), End> {
+        let mut next = Some(next);
+        while let Some(step) = next {
+            match step {
+                Next::End(why) => return Err(why.into()),
+                Next::Frame(frame) => {
+                    self.session.notified(&frame, Instant::now());
+                    self.write(Message::Text(frame)).await?;
+                }
+            }
+            next = match self.session.may_notify() {
+                true => self.outbox.try_next(),
+                false => None,
+            };
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, message: Message) -> Result<(), End> {
+        match timeout(WRITE_WITHIN, self.socket.send(message)).await {
+            Ok(written) => Ok(written?),
+            Err(_) => Err(End::TooSlow),
+        }
+    }
+
+    async fn on_message(&mut self, message: Message) -> Result<(), End> {
+        let now = Instant::now();
+        match message {
+            Message::Text(text) => {
+                let action = self.session.on_text(&text, now);
+                self.act(action).await
+            }
+            Message::Ping(_) | Message::Pong(_) => {
+                self.session.heard(now);
+                Ok(())
+            }
+            Message::Binary(_) => Err(Fault::Binary.into()),
+            Message::Close(_) => Err(End::ByPeer),
+        }
+    }
+
+    async fn act(&mut self, action: Action) -> Result<(), End> {
+        let reply = match action {
+            Action::Nothing => return Ok(()),
+            Action::Reply(reply) => reply,
+            Action::Subscribe(topics, reply) => {
+                self.registration.subscribe(topics).await?;
+                reply
+            }
+            Action::Unsubscribe(topics, reply) => {
+                self.registration.unsubscribe(topics).await?;
+                reply
+            }
+            Action::Publish(publish, reply) => {
+                self.publish(publish).await?;
+                reply
+            }
+            Action::Denied(topics, reply) => {
+                let channel_id = self.session.channel_id();
+                warn!(
+                    channel.id = channel_id,
+                    ?topics,
+                    "Refused topics to a connection"
+                );
+                reply
+            }
+            Action::Close(fault) => return Err(fault.into()),
+        };
+        self.write(Message::Text(Utf8Bytes::from(reply))).await
+    }
+
+    /// Passes on what the peer publishes; it gets no copy unless it says that someone else spoke.
+    async fn publish(&self, publish: PublishArguments) -> Result<(), End> {
+        let own = match &publish.notifier_id {
+            None => true,
+            Some(notifier) => notifier == self.session.channel_id(),
+        };
+        let nothing = || Document::from(&serde_json::Value::Null);
+        let draft = ChangeDraft {
+            id: UpdateId::from_uuid(Uuid::new_v4()),
+            topics: publish.topics,
+            payload: Payload::Message(publish.data.unwrap_or_else(nothing)),
+        };
+        let except = own.then(|| self.registration.id());
+        match self
+            .publisher
+            .publish(&ScopeId::default(), draft, except)
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let channel_id = self.session.channel_id();
+                warn!(
+                    channel.id = channel_id,
+                    "Could not pass on a peer's message: {error}"
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// Says goodbye, if the peer still listens.
+    async fn close(mut self, end: &End) {
+        let code = match end {
+            End::ByPeer | End::Broken(_) => return,
+            End::ShuttingDown | End::TooSlow => CLOSE_RESTART,
+            End::Fault(_) => CLOSE_NORMAL,
+        };
+        let frame = CloseFrame {
+            code,
+            reason: Utf8Bytes::from_static(""),
+        };
+        let goodbye = async {
+            let _ = self.socket.send(Message::Close(Some(frame))).await;
+            let _ = self.socket.close().await;
+        };
+        // Whether it arrives is the peer's business.
+        let _ = timeout(Duration::from_secs(1), goodbye).await;
+    }
+}
+
+impl From<Ended> for End {
+    fn from(why: Ended) -> Self {
+        match why {
+            Ended::TooSlow => Self::TooSlow,
+            Ended::ShuttingDown => Self::ShuttingDown,
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The server's settings, as types. Read once; each part gets its own.
+
+use std::time::Duration;
+
+use opal_protocol::{RedactedUrl, ServerDataSourceConfig};
+use opal_runtime::config::{ConfigErrors, Json, Reader, Seconds, Settings, Warning};
+use opal_runtime::telemetry::LogConfig;
+use opal_runtime::token::ServerSecurity;
+
+use crate::policy::webhook::{WebhookConfig, WebhookParams};
+use crate::policy::{GitSettings, Selection};
+
+/// How long a local git operation may take, and how long a remote may be silent.
+const GIT_OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Everything that a server is told.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Address to listen on.
+    pub host: String,
+    /// Port to listen on; 0 takes a free one.
+    pub port: u16,
+    /// Origins that browsers may call from.
+    pub allowed_origins: Vec<String>,
+    /// Who may do what.
+    pub security: ServerSecurity,
+    /// Where the public key is served.
+    pub jwks_route: String,
+    /// The policy source; without one `/policy` answers 503.
+    pub policy: Option<PolicyConfig>,
+    /// Webhooks of the policy source.
+    pub webhook: WebhookConfig,
+    /// Where clients find data.
+    pub data: DataConfig,
+}
+
+/// The policy source and what is served of it.
+#[derive(Debug, Clone)]
+pub struct PolicyConfig {
+    /// The repository.
+    pub git: GitSettings,
+    /// The files.
+    pub selection: Selection,
+    /// How often to look for new commits; only when triggered if `None`.
+    pub polling_interval: Option<Duration>,
+}
+
+/// What clients are told about data, and under which routes.
+#[derive(Debug, Clone)]
+pub struct DataConfig {
+    /// The answer of the route below.
+    pub sources: ServerDataSourceConfig,
+    /// Where clients ask for their sources, and where updates are posted.
+    pub config_route: String,
+    /// The empty default source.
+    pub default_source_route: String,
+    /// Where clients report.
+    pub report_route: String,
+}
+
+impl ServerConfig {
+    /// Reads all settings; the log's own come along, since they are needed first.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, together.
+    pub fn read(settings: &Settings) -> Result<((Self, LogConfig), Vec<Warning>), ConfigErrors> {
+        let mut reader = Reader::new(settings);
+        let log = LogConfig::read(&mut reader);
+        let config = Self {
+            host: reader.get("SERVER_HOST"),
+            port: port(&mut reader),
+            allowed_origins: reader.get("ALLOWED_ORIGINS"),
+            security: ServerSecurity::read(&mut reader),
+            jwks_route: route(&mut reader, "AUTH_JWKS_URL"),
+            policy: PolicyConfig::read(&mut reader),
+            webhook: webhook(&mut reader),
+            data: DataConfig::read(&mut reader),
+        };
+        reader.finish((config, log))
+    }
+}
+
+/// `OPAL_SERVER_PORT`, the old name, wins if it is a number; anything else there is ignored, since
+/// some platforms put a URL into it.
+fn port(reader: &mut Reader<'_>) -> u16 {
+    let old = reader.optional::<String>("SERVER_PORT");
+    let port = reader.get("SERVER_BIND_PORT");
+    old.and_then(|old| old.trim().parse().ok()).unwrap_or(port)
+}
+
+impl PolicyConfig {
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let polling = seconds(reader, "POLICY_REPO_POLLING_INTERVAL");
+        let clone_timeout = seconds(reader, "POLICY_REPO_CLONE_TIMEOUT");
+        let enabled: bool = reader.get("REPO_WATCHER_ENABLED");
+        let selection = Selection::default()
+            .with_extensions(reader.get::<Vec<String>>("FILTER_FILE_EXTENSIONS"))
+            .with_policy_extensions(reader.get::<Vec<String>>("POLICY_REPO_POLICY_EXTENSIONS"))
+            .ignoring(
+                reader
+                    .optional::<Vec<String>>("BUNDLE_IGNORE")
+                    .unwrap_or_default(),
+            )
+            .with_manifest(reader.get::<String>("POLICY_REPO_MANIFEST_PATH"));
+        let git = GitSettings {
+            url: RedactedUrl::new(String::new()),
+            branch: reader.get("POLICY_REPO_MAIN_BRANCH"),
+            ssh_key: reader.non_empty("POLICY_REPO_SSH_KEY"),
+            ssh_key_file: reader.get("GIT_SSH_KEY_FILE"),
+            clone_parent: reader.get("POLICY_REPO_CLONE_PATH"),
+            clone_prefix: reader.get("POLICY_REPO_CLONE_FOLDER_PREFIX"),
+            reuse_clone: reader.get("POLICY_REPO_REUSE_CLONE_PATH"),
+            clone_timeout,
+            operation_timeout: GIT_OPERATION_TIMEOUT,
+        };
+        let url = reader.non_empty::<String>("POLICY_REPO_URL")?;
+        if !enabled {
+            reader.warn(
+                "REPO_WATCHER_ENABLED",
+                "no policy is served while the watcher is off",
+            );
+            return None;
+        }
+        Some(Self {
+            git: GitSettings {
+                url: RedactedUrl::new(url),
+                ..git
+            },
+            selection,
+            polling_interval: polling,
+        })
+    }
+}
+
+/// A number of seconds of which 0 means "none".
+fn seconds(reader: &mut Reader<'_>, key: &str) -> Option<Duration> {
+    let Seconds(duration) = reader.get(key);
+    (!duration.is_zero()).then_some(duration)
+}
+
+fn webhook(reader: &mut Reader<'_>) -> WebhookConfig {
+    let Json(params) = reader
+        .optional::<Json<WebhookParams>>("POLICY_REPO_WEBHOOK_PARAMS")
+        .unwrap_or(Json(WebhookParams::default()));
+    let enforce: bool = reader.get("POLICY_REPO_WEBHOOK_ENFORCE_BRANCH");
+    let branch: String = reader.get("POLICY_REPO_MAIN_BRANCH");
+    WebhookConfig {
+        secret: reader.non_empty("POLICY_REPO_WEBHOOK_SECRET"),
+        params,
+        enforced_branch: enforce.then_some(branch),
+    }
+}
+
+impl DataConfig {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let Json(sources) = reader.get("DATA_CONFIG_SOURCES");
+        Self {
+            sources,
+            config_route: route(reader, "DATA_CONFIG_ROUTE"),
+            default_source_route: route(reader, "ALL_DATA_ROUTE"),
+            report_route: route(reader, "DATA_CALLBACK_DEFAULT_ROUTE"),
+        }
+    }
+}
+
+/// A route of one's own choosing. It must be a plain path, and not one that is taken.
+fn route(reader: &mut Reader<'_>, key: &str) -> String {
+    const TAKEN: [&str; 6] = [
+        "/", "/healthcheck", "/policy", "/webhook", "/token", "/ws",
+    ];
+    let route: String = reader.get(key);
+    let plain = route.starts_with('/') && !route.contains(['{', '}', '*', '?', '#']);
+    if !plain || TAKEN.contains(&route.as_str()) {
+        reader.expected(key, "a path such as `/data/config` that is not taken");
+    }
+    route
+}

@@ -1,0 +1,124 @@
+//! `/data/…`: where clients find their data, and updates of it.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use opal_protocol::{DataUpdate, DataUpdateReport, PeerType, ServerDataSourceConfig};
+use serde_json::{Value, json};
+use tracing::{info, warn};
+use url::Url;
+
+use crate::error::ApiError;
+use crate::extract::{Bearer, JsonBody};
+use crate::publish::{DataPublishError, Publications};
+use crate::server::App;
+
+/// `GET /data/config`: from where a client gets the full picture. Needs any token.
+pub(crate) async fn sources(
+    bearer: Bearer,
+    State(app): State<App>,
+    headers: axum::http::HeaderMap,
+) -> Response {
+    match &app.config.data.sources {
+        ServerDataSourceConfig::Static(config) => Json(config).into_response(),
+        ServerDataSourceConfig::External(url) => {
+            let token = bearer.claims.is_some().then(|| bearer_token(&headers)).flatten();
+            let location = with_token(url, token);
+            (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location)]).into_response()
+        }
+    }
+}
+
+fn bearer_token(headers: &axum::http::HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    value.split_once(' ').map(|(_, token)| token.trim())
+}
+
+/// As upstream: the token goes into the query, since a client's HTTP library drops the header
+/// when a redirect leads elsewhere.
+fn with_token(url: &Url, token: Option<&str>) -> String {
+    let mut url = url.clone();
+    if let Some(token) = token {
+        let others: Vec<(String, String)> = url
+            .query_pairs()
+            .filter(|(name, _)| name != "token")
+            .map(|(name, value)| (name.into_owned(), value.into_owned()))
+            .collect();
+        url.query_pairs_mut()
+            .clear()
+            .extend_pairs(others)
+            .append_pair("token", token);
+    }
+    url.into()
+}
+
+/// `POST /data/config`: publishes a data update to the clients subscribed to its topics.
+///
+/// Needs a `datasource` token; one that lists `permitted_topics` may publish to no other.
+/// Answers once the update has its place in the feed, before it is delivered.
+pub(crate) async fn publish(
+    bearer: Bearer,
+    State(publications): State<Publications>,
+    body: JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    let update = DataUpdate::parse(&body.0)?;
+    bearer.require(PeerType::DataSource)?;
+    let topics = update.entries.iter().flat_map(|entry| &entry.topics);
+    bearer.require_topics(topics)?;
+    match publications.data_update(update).await {
+        Ok(_) => Ok(Json(json!({ "status": "ok" }))),
+        Err(error @ DataPublishError::TooLarge { .. }) => {
+            let text = error.to_string();
+            Err(ApiError::refused(StatusCode::PAYLOAD_TOO_LARGE, text))
+        }
+        Err(error @ DataPublishError::NotAccepted(_)) => {
+            Err(ApiError::unavailable(error.to_string()))
+        }
+    }
+}
+
+/// `GET /policy-data`: the default data source, which has nothing.
+pub(crate) async fn empty() -> Json<Value> {
+    Json(json!({}))
+}
+
+/// `POST /data/callback_report`: takes a client's report and logs it. Needs any token.
+pub(crate) async fn report(_bearer: Bearer, body: JsonBody) -> Result<Json<Value>, ApiError> {
+    let report = DataUpdateReport::parse(&body.0)?;
+    let update = report.update_id.as_ref().map(ToString::to_string);
+    let policy = report.policy_hash.as_ref().map(ToString::to_string);
+    for failed in report.reports.iter().filter(|entry| !entry.saved) {
+        let url = opal_protocol::RedactedUrl::new(&failed.entry.url);
+        let path = &failed.entry.dst_path;
+        warn!(
+            update.id = update,
+            "A client could not apply the entry `{url}` at `{path}`"
+        );
+    }
+    if let Some(error) = report.user_data.get("error") {
+        warn!(update.id = update, "A client reports: {error}");
+    }
+    info!(
+        update.id = update,
+        policy.head = policy,
+        entry.count = report.reports.len(),
+        "A client reports what it applied"
+    );
+    Ok(Json(json!({})))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_replaces_an_older_one_in_a_redirect_and_keeps_the_rest() {
+        let url = Url::parse("https://x.example/d?a=1&token=old&b=2").unwrap();
+        assert_eq!(
+            with_token(&url, Some("new")),
+            "https://x.example/d?a=1&b=2&token=new"
+        );
+        assert_eq!(with_token(&url, None), url.as_str());
+    }
+}

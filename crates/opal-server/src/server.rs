@@ -1,0 +1,149 @@
+//! Builds the server's parts, binds its port, starts its tasks.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::FromRef;
+use opal_protocol::ScopeId;
+use opal_pubsub::feed::{Epoch, FeedLimits, FeedLog};
+use opal_pubsub::hub::Hub;
+use opal_pubsub::publisher::HubTask;
+use opal_pubsub::Publisher;
+use opal_runtime::token::Access;
+use opal_runtime::{TaskSpawner, Tasks};
+use tokio::net::TcpListener;
+use tracing::{info, warn};
+
+use crate::config::ServerConfig;
+use crate::policy::{PolicyRepo, PolicyWatcher, WatcherHandle};
+use crate::publish::Publications;
+use crate::router::router;
+
+/// How long running requests and connections may take to end.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The port is taken, or is not ours to have.
+    #[error("could not listen on {host}:{port}")]
+    Bind {
+        /// The address.
+        host: String,
+        /// The port.
+        port: u16,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What handlers work with. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct App {
+    pub(crate) config: Arc<ServerConfig>,
+    pub(crate) publisher: Publisher,
+    pub(crate) publications: Publications,
+    pub(crate) policy: Option<Policy>,
+    pub(crate) tasks: TaskSpawner,
+}
+
+/// The policy source, for handlers.
+#[derive(Debug, Clone)]
+pub(crate) struct Policy {
+    pub(crate) repo: PolicyRepo,
+    pub(crate) watcher: WatcherHandle,
+}
+
+impl FromRef<App> for Access {
+    fn from_ref(app: &App) -> Self {
+        app.config.security.access.clone()
+    }
+}
+
+impl FromRef<App> for Publications {
+    fn from_ref(app: &App) -> Self {
+        app.publications.clone()
+    }
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    watcher: Option<WatcherHandle>,
+}
+
+impl Server {
+    /// Builds everything, then binds, then starts the tasks. After an error nothing runs.
+    pub async fn start(config: ServerConfig, tasks: &Tasks) -> Result<Self, StartError> {
+        let listener = bind(&config.host, config.port).await?;
+        let address = listener.local_addr().map_err(|source| StartError::Bind {
+            host: config.host.clone(),
+            port: config.port,
+            source,
+        })?;
+        let (publisher, hub) = hub();
+        let publications = Publications::new(publisher.clone(), ScopeId::default());
+        let (policy, watcher) = policy(&config, &publications).unzip();
+        let app = App {
+            publisher,
+            publications,
+            policy: policy.clone(),
+            tasks: tasks.spawner(),
+            config: Arc::new(config),
+        };
+        if !app.config.security.access.is_secured() {
+            warn!("No keys are set: everyone may do everything");
+        }
+        let shutdown = tasks.shutdown().clone();
+        tasks.spawn("hub", hub.run(shutdown.clone()));
+        if let Some(watcher) = watcher {
+            tasks.spawn("policy-watcher", watcher.run(shutdown));
+        }
+        let serve = opal_runtime::serve(listener, router(app), tasks.spawner(), SHUTDOWN_GRACE);
+        tasks.spawn("http", serve);
+        info!("Listening on {address}");
+        Ok(Self {
+            address,
+            watcher: policy.map(|policy| policy.watcher),
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The watcher of its policy source, if it has one.
+    pub fn watcher(&self) -> Option<&WatcherHandle> {
+        self.watcher.as_ref()
+    }
+}
+
+async fn bind(host: &str, port: u16) -> Result<TcpListener, StartError> {
+    TcpListener::bind((host, port))
+        .await
+        .map_err(|source| StartError::Bind {
+            host: host.to_owned(),
+            port,
+            source,
+        })
+}
+
+fn hub() -> (Publisher, HubTask) {
+    let epoch = Epoch::random(&mut rand::rng());
+    Publisher::new(Hub::new(FeedLog::new(epoch, FeedLimits::default())))
+}
+
+fn policy(config: &ServerConfig, publications: &Publications) -> Option<(Policy, PolicyWatcher)> {
+    let Some(policy) = &config.policy else {
+        warn!("No policy repository is set (OPAL_POLICY_REPO_URL): clients get no policy");
+        return None;
+    };
+    let repo = PolicyRepo::new(policy.git.clone(), policy.selection.clone());
+    let announce = Arc::new(publications.clone());
+    let (task, watcher) = PolicyWatcher::new(repo.clone(), policy.polling_interval, announce);
+    Some((Policy { repo, watcher }, task))
+}
