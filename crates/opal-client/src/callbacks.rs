@@ -1,0 +1,10 @@
+//! Who is told how an update went.
+//!
+//! [`CallbackRegister`] holds the callbacks that are told of every update; [`Reporter`] sends a report
+//! to them and to those that the update itself names.
+
+mod register;
+mod reporter;
+
+pub use register::{CallbackEntry, CallbackRegister};
+pub use reporter::{Reporter, ReporterOptions, ServerReports};
