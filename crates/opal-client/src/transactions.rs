@@ -237,6 +237,16 @@ impl TransactionLog {
         };
     }
 
+    /// Takes note that there is nothing of this kind to store.
+    pub fn nothing_to_load(&mut self, kind: TransactionKind) {
+        self.kind_mut(kind).filled = true;
+    }
+
+    /// Whether the store answered the last probe.
+    pub fn is_reachable(&self) -> bool {
+        self.unreachable.is_none()
+    }
+
     /// What is known of the transactions of `kind`.
     pub fn kind(&self, kind: TransactionKind) -> &KindLog {
         match kind {

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use opal_protocol::report::report_hash;
@@ -19,22 +20,25 @@ use opal_protocol::{
 };
 use opal_pubsub::subscriber::Event;
 use opal_runtime::ConnRetryOptions;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use crate::callbacks::Reporter;
+use crate::reports::Reports;
 use crate::data::intake::{Bursts, Interests, Subject, target};
 use crate::data::queue::{Failure, Fetch, Job, Notice, Outcome, Queue, Retry, Seq, Write};
 use crate::data::sources::{self, Polled};
 use crate::errors::chain;
 use crate::fetch::{FetchError, FetchRequest, Fetcher};
+use crate::journal::Journal;
 use crate::policy::sync::{BundleRequest, PolicySync};
 use crate::policy_store::{PolicyStore, StoreChange, StoreError};
 use crate::server_api::{ServerApi, ServerApiError};
-use crate::transactions::TransactionLog;
+
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -77,9 +81,9 @@ pub struct UpdaterParts {
     /// The engine.
     pub store: Arc<dyn PolicyStore>,
     /// What succeeded and what fails.
-    pub transactions: TransactionLog,
+    pub journal: Journal,
     /// Who is told; nobody if `None`.
-    pub reporter: Option<Reporter>,
+    pub reports: Option<Reports>,
 }
 
 impl std::fmt::Debug for UpdaterParts {
@@ -106,6 +110,7 @@ pub struct Updater {
     wrote_data: bool,
     bundle: Option<Work<Result<PolicyBundle, ServerApiError>>>,
     bundle_is_complete: bool,
+    bundle_began: DateTime<Utc>,
     ready_bundle: Option<Arc<PolicyBundle>>,
     fetches: FuturesUnordered<Work<(Seq, Result<Document, Failure>)>>,
     write: Option<Work<Written>>,
@@ -163,6 +168,7 @@ impl Updater {
             wrote_data: false,
             bundle: None,
             bundle_is_complete: true,
+            bundle_began: Utc::now(),
             ready_bundle: None,
             fetches: FuturesUnordered::new(),
             write: None,
@@ -189,6 +195,7 @@ impl Updater {
         let now = Instant::now();
         if let Some(request) = self.sync.as_mut().and_then(|sync| sync.next_request(now)) {
             self.bundle_is_complete = request.base.is_none();
+            self.bundle_began = Utc::now();
             self.bundle = Some(self.fetch_bundle(request));
         }
         for entry in self.polled.due(now) {
@@ -292,10 +299,7 @@ impl Updater {
         match serde_json::from_str::<DataUpdate>(data.text()) {
             Ok(update) => self.take_update(update),
             Err(error) => {
-                let id = Uuid::new_v4().simple().to_string();
-                warn!("An update cannot be read: {error}");
-                let error = format!("an update cannot be read: {error}");
-                self.parts.transactions.data_failed(&id, None, &error);
+                warn!("Ignored an update that cannot be read: {error}");
             }
         }
     }
@@ -356,7 +360,7 @@ impl Updater {
                 warn!("Could not fetch the policy bundle, trying again: {error}");
                 let id = Uuid::new_v4().simple().to_string();
                 let remote = self.parts.api.policy_url();
-                self.parts.transactions.policy_fetch_failed(&id, remote, &error);
+                self.parts.journal.policy_unfetched(&id, remote, &error);
                 self.policy_failed(&error);
             }
         }
@@ -366,17 +370,7 @@ impl Updater {
         if let Some(sync) = &mut self.sync {
             sync.failed(Instant::now(), &mut rand::rng());
         }
-        if let Some(reporter) = &self.parts.reporter {
-            reporter.report(
-                DataUpdateReport {
-                    update_id: None,
-                    reports: Vec::new(),
-                    policy_hash: None,
-                    user_data: error_data(error),
-                },
-                UpdateCallback::default(),
-            );
-        }
+        self.report_policy(None, error_data(error));
     }
 
     fn on_bundle_written(&mut self, bundle: &PolicyBundle, outcome: Result<(), StoreError>) {
@@ -389,7 +383,7 @@ impl Updater {
                     "The policy store holds commit {}",
                     commit.short()
                 );
-                self.parts.transactions.policy_succeeded(commit, remote);
+                self.parts.journal.policy_succeeded(commit, remote, self.bundle_began);
                 self.policy_succeeded(commit.clone());
             }
             Err(error) => {
@@ -398,7 +392,7 @@ impl Updater {
                 for problem in error.problems() {
                     warn!(policy.head = %commit, "{problem}");
                 }
-                self.parts.transactions.policy_refused(commit, remote, &error);
+                self.parts.journal.policy_refused(commit, remote, &error, self.bundle_began);
                 self.policy_failed(&text);
             }
         }
@@ -414,16 +408,22 @@ impl Updater {
             // A complete bundle writes its static data over what updates had put there.
             self.load_sources("policy store rehydration", None);
         }
-        if let Some(reporter) = &self.parts.reporter {
-            reporter.report(
-                DataUpdateReport {
-                    update_id: None,
-                    reports: Vec::new(),
-                    policy_hash: Some(commit),
-                    user_data: serde_json::Map::new(),
-                },
-                UpdateCallback::default(),
-            );
+        self.report_policy(Some(commit), serde_json::Map::new());
+    }
+
+    fn report_policy(
+        &self,
+        policy_hash: Option<CommitHash>,
+        user_data: serde_json::Map<String, serde_json::Value>,
+    ) {
+        if let Some(reports) = &self.parts.reports {
+            let report = DataUpdateReport {
+                update_id: None,
+                reports: Vec::new(),
+                policy_hash,
+                user_data,
+            };
+            reports.send(report, UpdateCallback::default());
         }
     }
 }
@@ -467,6 +467,11 @@ impl Updater {
                     // Whoever asked may have gone.
                     let _ = waiting.send(Ok(()));
                 }
+                let remote = self.parts.api.data_sources_url();
+                let interests = &self.parts.interests;
+                let ours = |entry: &DataSourceEntry| interests.concerns(&entry.topics);
+                let none = !config.entries.iter().any(ours);
+                self.parts.journal.sources_named(remote, none);
                 let entries = self.polled.restart(config, Instant::now());
                 self.push_update(load.reason, entries);
             }
@@ -474,7 +479,8 @@ impl Updater {
                 let text = chain(&error);
                 warn!("Could not ask the server for our data sources, trying again: {text}");
                 let id = Uuid::new_v4().simple().to_string();
-                self.parts.transactions.data_failed(&id, None, &text);
+                let remote = self.parts.api.data_sources_url();
+                self.parts.journal.sources_unknown(&id, remote, &text);
                 load.attempt += 1;
                 let asked = error.retry_after();
                 let pause = crate::data::queue::round_pause(load.attempt, asked, &mut rand::rng());
@@ -548,7 +554,7 @@ impl Updater {
                 });
                 self.note(notices);
             }
-            Err(error) => self.settle(update, &entry, &Settled::failed(error, None), true),
+            Err(error) => self.settle(update, &entry, &Settled::refused(error, None), true),
         }
     }
 
@@ -559,7 +565,7 @@ impl Updater {
                 return (fetch.seq, Ok(document));
             }
             let request = FetchRequest::from(&fetch.entry);
-            let mut rng = rand::rngs::StdRng::from_rng(&mut rand::rng());
+            let mut rng = StdRng::from_rng(&mut rand::rng());
             let fetched = fetcher.fetch_round(&request, &mut rng).await;
             (fetch.seq, fetched.map_err(|error| fetch_failure(&error)))
         }
@@ -630,10 +636,11 @@ impl Updater {
             let settled = match outcome {
                 Outcome::Written { document } => Settled {
                     error: None,
+                    refused: false,
                     hash: Some(hash(document)),
                 },
                 Outcome::Failing { error, document } => {
-                    Settled::failed(error, document.map(hash))
+                    Settled::failing(error, document.map(hash))
                 }
                 Outcome::Refused {
                     error,
@@ -643,11 +650,11 @@ impl Updater {
                     if unknown {
                         self.load_sources("policy store rehydration", None);
                     }
-                    Settled::failed(error, document.map(hash))
+                    Settled::refused(error, document.map(hash))
                 }
                 Outcome::Replaced => {
-                    self.parts.transactions.data_replaced(&job.entry);
-                    let settled = Settled::failed("a newer entry took its place".into(), None);
+                    self.parts.journal.entry_replaced(&job.entry);
+                    let settled = Settled::refused("a newer entry took its place".into(), None);
                     if !repeated {
                         self.settle_report(job.update, &job.entry, &settled);
                     }
@@ -662,14 +669,17 @@ impl Updater {
     fn settle(&mut self, update: u64, entry: &DataSourceEntry, settled: &Settled, report: bool) {
         let known = self.updates.get(&update);
         let id = known.map_or_else(|| update.to_string(), |known| known.id.to_string());
-        let transactions = &self.parts.transactions;
+        let journal = &self.parts.journal;
         match &settled.error {
-            None => transactions.data_succeeded(&id, entry),
+            None => journal.entry_succeeded(&id, entry),
             Some(error) => {
                 let url = opal_protocol::RedactedUrl::new(&entry.url);
                 let path = &entry.dst_path;
                 warn!(update.id = id, "The entry `{url}` for `{path}` failed: {error}");
-                transactions.data_failed(&id, Some(entry), error);
+                match settled.refused {
+                    true => journal.entry_refused(&id, entry, error),
+                    false => journal.entry_failing(&id, entry, error),
+                }
             }
         }
         if report {
@@ -700,8 +710,7 @@ impl Updater {
         if !complete {
             return;
         }
-        let (Some(progress), Some(reporter)) =
-            (self.updates.remove(&update), &self.parts.reporter)
+        let (Some(progress), Some(reports)) = (self.updates.remove(&update), &self.parts.reports)
         else {
             return;
         };
@@ -715,21 +724,31 @@ impl Updater {
             policy_hash: None,
             user_data,
         };
-        reporter.report(report, progress.callback);
+        reports.send(report, progress.callback);
     }
 }
 
 /// How an entry ended, for its report.
 struct Settled {
     error: Option<String>,
+    /// Whether it will not be tried again.
+    refused: bool,
     hash: Option<String>,
 }
 
 impl Settled {
-    fn failed(error: String, hash: Option<String>) -> Self {
+    fn failing(error: String, hash: Option<String>) -> Self {
         Self {
             error: Some(error),
+            refused: false,
             hash,
+        }
+    }
+
+    fn refused(error: String, hash: Option<String>) -> Self {
+        Self {
+            refused: true,
+            ..Self::failing(error, hash)
         }
     }
 }
