@@ -43,6 +43,11 @@ impl Journal {
         self.log.send_modify(TransactionLog::engine_restarted);
     }
 
+    /// The engine holds again what it held.
+    pub(crate) fn engine_refilled(&self) {
+        self.log.send_modify(TransactionLog::engine_refilled);
+    }
+
     /// How a probe of the engine went. Returns whether that is news.
     pub(crate) fn probed(&self, outcome: Result<(), StoreError>) -> bool {
         let outcome = outcome.map_err(|error| chain(&error));

@@ -228,6 +228,13 @@ impl TransactionLog {
         self.data.filled = false;
     }
 
+    /// Takes note that the engine holds again what it held: whatever had been stored before counts.
+    pub fn engine_refilled(&mut self) {
+        for log in [&mut self.policy, &mut self.data] {
+            log.filled |= log.last_success.is_some();
+        }
+    }
+
     /// Takes note of how a probe of the store went.
     pub fn probed(&mut self, outcome: Result<(), String>, now: DateTime<Utc>) {
         self.unreachable = match (outcome, self.unreachable.take()) {

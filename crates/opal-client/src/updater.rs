@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
+use crate::record::Record;
 use crate::reports::Reports;
 use crate::data::intake::{Bursts, Interests, Subject, target};
 use crate::data::queue::{Failure, Fetch, Job, Notice, Outcome, Queue, Retry, Seq, Write};
@@ -58,8 +59,6 @@ pub enum Command {
     TriggerData(oneshot::Sender<Result<(), ServerApiError>>),
     /// The engine came back without what it held.
     StoreLost,
-    /// The engine can be reached again.
-    StoreReachable,
 }
 
 /// What an updater works with.
@@ -80,6 +79,8 @@ pub struct UpdaterParts {
     pub workers: usize,
     /// The engine.
     pub store: Arc<dyn PolicyStore>,
+    /// Whether the engine can lose what it holds while we live.
+    pub store_is_elsewhere: bool,
     /// What succeeded and what fails.
     pub journal: Journal,
     /// Who is told; nobody if `None`.
@@ -108,6 +109,10 @@ pub struct Updater {
     data_waits_until: Option<Instant>,
     /// Whether data has been written before the current bundle.
     wrote_data: bool,
+    /// What to write again into an engine that lost it.
+    record: Option<Record>,
+    /// Whether the engine has lost it.
+    restore: bool,
     bundle: Option<Work<Result<PolicyBundle, ServerApiError>>>,
     bundle_is_complete: bool,
     bundle_began: DateTime<Utc>,
@@ -128,7 +133,8 @@ struct Load {
 /// What a finished write was.
 enum Written {
     Bundle(Arc<PolicyBundle>, Result<(), StoreError>),
-    Data(Vec<(Seq, Result<(), StoreError>)>),
+    Data(Vec<(Seq, StoreChange, Result<(), StoreError>)>),
+    Restored(Vec<Result<(), StoreError>>),
 }
 
 /// An update until each of its entries had a first outcome.
@@ -166,6 +172,8 @@ impl Updater {
             next_update: 1,
             data_waits_until: None,
             wrote_data: false,
+            record: parts.store_is_elsewhere.then(Record::default),
+            restore: false,
             bundle: None,
             bundle_is_complete: true,
             bundle_began: Utc::now(),
@@ -313,18 +321,36 @@ impl Updater {
             }
             Command::TriggerData(answer) => self.load_sources("request from sdk", Some(answer)),
             Command::StoreLost => {
-                if let Some(sync) = &mut self.sync {
-                    sync.store_lost();
-                }
-                self.queue.retry_now(Instant::now());
+                self.parts.journal.engine_restarted();
+                self.restore = true;
+            }
+        }
+    }
+
+    /// The engine cannot be filled from our own record: take everything anew.
+    fn take_everything(&mut self) {
+        if let Some(sync) = &mut self.sync {
+            sync.store_lost();
+        }
+        self.load_sources("policy store rehydration", None);
+    }
+
+    fn on_restored(&mut self, outcomes: &[Result<(), StoreError>]) {
+        let failed = outcomes.iter().find_map(|outcome| outcome.as_ref().err());
+        if let Some(error) = failed {
+            let error = chain(error);
+            warn!("Could not fill the policy engine from our record, taking everything anew: {error}");
+            self.take_everything();
+        } else {
+            info!("The policy engine holds again what it held");
+            self.parts.journal.engine_refilled();
+            if self.record.as_ref().is_some_and(Record::is_incomplete) {
                 self.load_sources("policy store rehydration", None);
             }
-            Command::StoreReachable => {
-                self.queue.retry_now(Instant::now());
-                if let Some(sync) = &mut self.sync {
-                    sync.retry_now();
-                }
-            }
+        }
+        self.queue.retry_now(Instant::now());
+        if let Some(sync) = &mut self.sync {
+            sync.retry_now();
         }
     }
 }
@@ -378,6 +404,9 @@ impl Updater {
         let remote = self.parts.api.policy_url();
         match outcome {
             Ok(()) => {
+                if let Some(record) = &mut self.record {
+                    record.bundle_applied(bundle);
+                }
                 info!(
                     policy.head = %commit,
                     "The policy store holds commit {}",
@@ -574,6 +603,16 @@ impl Updater {
 
     fn next_write(&mut self, now: Instant) -> Option<Work<Written>> {
         let store = Arc::clone(&self.parts.store);
+        if std::mem::take(&mut self.restore) {
+            match self.record.as_ref().and_then(Record::replay) {
+                Some(changes) => {
+                    let restored = async move { Written::Restored(store.apply(changes).await) };
+                    return Some(restored.boxed());
+                }
+                None => self.take_everything(),
+            }
+        }
+        let store = Arc::clone(&self.parts.store);
         if let Some(bundle) = self.ready_bundle.take() {
             return Some(
                 async move {
@@ -600,8 +639,10 @@ impl Updater {
         let (seqs, batch): (Vec<Seq>, Vec<StoreChange>) = changes.into_iter().unzip();
         Some(
             async move {
-                let outcomes = store.apply(batch).await;
-                Written::Data(seqs.into_iter().zip(outcomes).collect())
+                let outcomes = store.apply(batch.clone()).await;
+                let written = seqs.into_iter().zip(batch).zip(outcomes);
+                let written = written.map(|((seq, change), outcome)| (seq, change, outcome));
+                Written::Data(written.collect())
             }
             .boxed(),
         )
@@ -610,11 +651,15 @@ impl Updater {
     fn on_written(&mut self, written: Written) {
         match written {
             Written::Bundle(bundle, outcome) => self.on_bundle_written(&bundle, outcome),
-            Written::Data(outcomes) => {
-                let outcomes = outcomes
-                    .into_iter()
-                    .map(|(seq, outcome)| (seq, outcome.map_err(|error| store_failure(&error))))
-                    .collect();
+            Written::Restored(outcomes) => self.on_restored(&outcomes),
+            Written::Data(written) => {
+                let mut outcomes = Vec::with_capacity(written.len());
+                for (seq, change, outcome) in written {
+                    if let (Ok(()), Some(record)) = (&outcome, &mut self.record) {
+                        record.data_applied(&change);
+                    }
+                    outcomes.push((seq, outcome.map_err(|error| store_failure(&error))));
+                }
                 let notices = self
                     .queue
                     .written(outcomes, Instant::now(), &mut rand::rng());
