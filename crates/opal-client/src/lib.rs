@@ -14,9 +14,12 @@
 //! Both roads end in [`transactions`] (what `/ready` and `/healthy` say) and [`callbacks`] (who is
 //! told). [`engine`] runs an `opa` of our own.
 
+pub mod callbacks;
 pub mod data;
+pub mod engine;
 mod errors;
 pub mod fetch;
 pub mod policy;
 pub mod policy_store;
 pub mod server_api;
+pub mod transactions;

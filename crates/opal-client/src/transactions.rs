@@ -1,307 +1,213 @@
 //! What succeeded, what is failing since when: the ground of `/ready` and `/healthy`.
 //!
-//! [`TransactionLog`] is told how each write to the store ended ([`Transaction`]) and how each probe of
-//! the store went. It has no clock and does no I/O.
+//! [`TransactionLog`] is a handle that everyone who writes to the store shares; what the outcomes mean
+//! is decided in [`TransactionState`], a value that is told the time.
 //!
 //! Where released OPAL looks at the last *successful* transaction, we look at what is failing now: a
 //! bundle that is refused, or an entry that cannot be fetched, makes the client unhealthy until it
 //! succeeds or a newer change takes its place.
 
-use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use chrono::{DateTime, Utc};
-use serde::ser::SerializeStruct;
-use serde::{Serialize, Serializer};
+use chrono::Utc;
+use opal_protocol::{CommitHash, DataSourceEntry, RedactedUrl, SaveMethod};
 
-use crate::policy_store::PolicyProblem;
+use url::Url;
 
-/// Which updater a transaction belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TransactionKind {
-    /// A bundle.
-    Policy,
-    /// An entry of a data update.
-    Data,
-}
+use crate::errors::chain;
+use crate::policy_store::StoreError;
 
-/// One fetch that a transaction needed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RemoteStatus {
-    /// What was fetched, without secrets.
-    pub remote_url: String,
-    /// Whether it was.
-    pub succeed: bool,
-    /// Why not.
-    pub error: Option<String>,
-}
+mod state;
 
-/// One write to the store, successful or not. Serialises as released OPAL logs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transaction {
-    /// The bundle's hash or the update's id.
-    pub id: String,
-    /// Which updater it belongs to.
-    pub kind: TransactionKind,
-    /// The store operations, by upstream's names (`set_policies`, `set_policy_data`, …).
-    pub actions: Vec<&'static str>,
-    /// Nothing, or why it failed.
-    pub outcome: Result<(), Failure>,
-    /// When it began.
-    pub creation_time: DateTime<Utc>,
-    /// When it ended.
-    pub end_time: DateTime<Utc>,
-    /// What was fetched for it.
-    pub remotes: Vec<RemoteStatus>,
-    /// What it was about: the name under which a failure is kept until it is settled.
-    pub subject: Subject,
-}
+pub use state::{
+    EnabledUpdaters, Failing, Failure, KindLog, Reason, RemoteStatus, Statistics, Subject,
+    Transaction, TransactionKind, TransactionState,
+};
 
-/// Why a transaction failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// In a sentence, sources included, without secrets.
-    pub error: String,
-    /// Where the files of a bundle are wrong.
-    pub problems: Vec<PolicyProblem>,
-}
-
-/// What a transaction is about.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Subject {
-    /// The policies: there is only one state of them.
-    Policies,
-    /// A data source entry.
-    Entry {
-        /// Where it goes.
-        dst_path: String,
-        /// Where it comes from, without secrets; empty for inline data.
-        url: String,
-    },
-}
-
-/// Something that fails now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Failing {
-    /// What.
-    pub subject: Subject,
-    /// Why, most recently.
-    pub error: String,
-    /// Where the files of a bundle are wrong.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub problems: Vec<PolicyProblem>,
-    /// Since when it has not succeeded.
-    pub since: DateTime<Utc>,
-    /// How often it failed since.
-    pub attempts: u64,
-}
-
-/// Which updaters run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EnabledUpdaters {
-    /// Whether bundles are followed (`OPAL_POLICY_UPDATER_ENABLED`).
-    pub policy: bool,
-    /// Whether data is followed (`OPAL_DATA_UPDATER_ENABLED`).
-    pub data: bool,
-}
-
-impl EnabledUpdaters {
-    fn kinds(self) -> impl Iterator<Item = TransactionKind> {
-        let policy = self.policy.then_some(TransactionKind::Policy);
-        let data = self.data.then_some(TransactionKind::Data);
-        policy.into_iter().chain(data)
-    }
-}
-
-/// How many transactions of a kind ended how.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Statistics {
-    /// Successes.
-    pub successful: u64,
-    /// Failures.
-    pub failed: u64,
-}
-
-/// What is known of one kind of transaction.
-#[derive(Debug, Clone, Default)]
-pub struct KindLog {
-    /// The last success.
-    pub last_success: Option<Transaction>,
-    /// The last failure.
-    pub last_failure: Option<Transaction>,
-    /// All of them, counted.
-    pub statistics: Statistics,
-    /// Whether the engine that runs now has been filled.
-    filled: bool,
-}
-
-/// Why the client is not healthy or not ready.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "reason")]
-pub enum Reason {
-    /// Nothing of this kind was stored yet, or not since the engine restarted.
-    NothingStored {
-        /// The kind.
-        kind: TransactionKind,
-    },
-    /// Something fails.
-    Failing(Failing),
-    /// The store does not answer.
-    StoreUnreachable {
-        /// Why.
-        error: String,
-        /// Since when.
-        since: DateTime<Utc>,
-    },
-}
-
-/// The outcomes so far, and what they mean for health.
+/// A shared [`TransactionState`] with the system's clock. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TransactionLog {
-    updaters: EnabledUpdaters,
-    policy: KindLog,
-    data: KindLog,
-    failing: BTreeMap<Subject, Failing>,
-    /// Before the first probe the store counts as reachable.
-    unreachable: Option<(String, DateTime<Utc>)>,
+    state: Arc<Mutex<TransactionState>>,
 }
 
 impl TransactionLog {
-    /// A log without entries.
+    /// An empty log of a client that runs these updaters.
     pub fn new(updaters: EnabledUpdaters) -> Self {
         Self {
-            updaters,
-            policy: KindLog::default(),
-            data: KindLog::default(),
-            failing: BTreeMap::new(),
-            unreachable: None,
+            state: Arc::new(Mutex::new(TransactionState::new(updaters))),
         }
     }
 
-    /// Takes note of how a write ended. A success settles what was failing about its subject.
-    pub fn record(&mut self, transaction: Transaction) {
-        match &transaction.outcome {
-            Ok(()) => {
-                self.failing.remove(&transaction.subject);
-            }
-            Err(failure) => self.fail(&transaction.subject, failure, transaction.end_time),
-        }
-        let log = self.kind_mut(transaction.kind);
-        if transaction.outcome.is_ok() {
-            log.filled = true;
-            log.statistics.successful += 1;
-            log.last_success = Some(transaction);
-        } else {
-            log.statistics.failed += 1;
-            log.last_failure = Some(transaction);
-        }
+    /// A copy of everything known.
+    pub fn snapshot(&self) -> TransactionState {
+        self.state().clone()
     }
 
-    fn fail(&mut self, subject: &Subject, failure: &Failure, now: DateTime<Utc>) {
-        let entry = self.failing.entry(subject.clone());
-        let failing = entry.or_insert_with(|| Failing {
-            subject: subject.clone(),
-            error: String::new(),
+    /// The store holds `commit`, fetched from `remote`.
+    pub fn policy_succeeded(&self, commit: &CommitHash, remote: &Url) {
+        self.policy(commit.as_str(), remote, Ok(()), true);
+    }
+
+    /// The bundle from `remote` could not be fetched.
+    pub fn policy_fetch_failed(&self, id: &str, remote: &Url, error: &str) {
+        let failure = Failure {
+            error: error.to_owned(),
             problems: Vec::new(),
-            since: now,
-            attempts: 0,
-        });
-        failing.error.clone_from(&failure.error);
-        failing.problems.clone_from(&failure.problems);
-        failing.attempts += 1;
-    }
-
-    /// Forgets what is failing about `subject`: a newer change has taken its place.
-    pub fn settle(&mut self, subject: &Subject) {
-        self.failing.remove(subject);
-    }
-
-    /// Forgets all failing entries of data: everything is about to be taken anew.
-    pub fn settle_data(&mut self) {
-        self.failing.retain(|subject, _| *subject == Subject::Policies);
-    }
-
-    /// Takes note that the engine restarted and is empty: not ready until it is filled again.
-    pub fn engine_restarted(&mut self) {
-        self.policy.filled = false;
-        self.data.filled = false;
-    }
-
-    /// Takes note of how a probe of the store went.
-    pub fn probed(&mut self, outcome: Result<(), String>, now: DateTime<Utc>) {
-        self.unreachable = match (outcome, self.unreachable.take()) {
-            (Ok(()), _) => None,
-            (Err(error), Some((_, since))) => Some((error, since)),
-            (Err(error), None) => Some((error, now)),
         };
+        self.policy(id, remote, Err(failure), false);
     }
 
-    /// What is known of the transactions of `kind`.
-    pub fn kind(&self, kind: TransactionKind) -> &KindLog {
-        match kind {
-            TransactionKind::Policy => &self.policy,
-            TransactionKind::Data => &self.data,
-        }
+    /// The store did not take `commit`, fetched from `remote`.
+    pub fn policy_refused(&self, commit: &CommitHash, remote: &Url, error: &StoreError) {
+        let failure = Failure {
+            error: chain(error),
+            problems: error.problems().to_vec(),
+        };
+        self.policy(commit.as_str(), remote, Err(failure), true);
     }
 
-    fn kind_mut(&mut self, kind: TransactionKind) -> &mut KindLog {
-        match kind {
-            TransactionKind::Policy => &mut self.policy,
-            TransactionKind::Data => &mut self.data,
-        }
+    fn policy(&self, id: &str, remote: &Url, outcome: Result<(), Failure>, fetched: bool) {
+        let error = outcome.as_ref().err().filter(|_| !fetched);
+        let remotes = vec![RemoteStatus {
+            remote_url: RedactedUrl::new(remote.as_str()).to_string(),
+            succeed: fetched,
+            error: error.map(|failure| failure.error.clone()),
+        }];
+        let now = Utc::now();
+        self.state().record(Transaction {
+            id: id.to_owned(),
+            kind: TransactionKind::Policy,
+            actions: if fetched {
+                vec!["set_policies"]
+            } else {
+                Vec::new()
+            },
+            outcome,
+            creation_time: now,
+            end_time: now,
+            remotes,
+            subject: Subject::Policies,
+        });
     }
 
-    /// What fails now, policies first.
-    pub fn failing(&self) -> impl Iterator<Item = &Failing> {
-        self.failing.values()
+    /// The store took `entry` of update `id`.
+    pub fn data_succeeded(&self, id: &str, entry: &DataSourceEntry) {
+        self.data(id, Some(entry), Ok(()));
     }
 
-    /// Why the client is not ready; empty: it is. Ready is a client whose engine has been filled once
-    /// by each updater that runs.
-    pub fn unready(&self) -> Vec<Reason> {
-        let missing = self.updaters.kinds().filter(|kind| !self.kind(*kind).filled);
-        missing.map(|kind| Reason::NothingStored { kind }).collect()
+    /// `entry` of update `id` was not fetched or not taken; without an entry, it is not known what
+    /// the entries are.
+    pub fn data_failed(&self, id: &str, entry: Option<&DataSourceEntry>, error: &str) {
+        let error = error.to_owned();
+        let problems = Vec::new();
+        self.data(id, entry, Err(Failure { error, problems }));
     }
 
-    /// Whether the client is ready.
-    pub fn ready(&self) -> bool {
-        self.unready().is_empty()
+    fn data(&self, id: &str, entry: Option<&DataSourceEntry>, outcome: Result<(), Failure>) {
+        let action = match entry.and_then(DataSourceEntry::method) {
+            Some(SaveMethod::Patch) => "patch_policy_data",
+            Some(SaveMethod::Delete) => "delete_policy_data",
+            Some(SaveMethod::Put) | None => "set_policy_data",
+        };
+        let now = Utc::now();
+        self.state().record(Transaction {
+            id: id.to_owned(),
+            kind: TransactionKind::Data,
+            actions: entry.map(|_| action).into_iter().collect(),
+            outcome,
+            creation_time: now,
+            end_time: now,
+            remotes: Vec::new(),
+            subject: entry.map_or(Subject::Sources, subject),
+        });
     }
 
-    /// Why the client is not healthy; empty: it is. Healthy is a client that is ready, for which nothing
-    /// fails now, and whose store answers.
-    pub fn unhealthy(&self) -> Vec<Reason> {
-        let mut reasons = self.unready();
-        reasons.extend(self.failing.values().cloned().map(Reason::Failing));
-        let unreachable = self.unreachable.clone();
-        reasons.extend(unreachable.map(|(error, since)| Reason::StoreUnreachable { error, since }));
-        reasons
+    /// A newer entry took the place of `entry`: what was failing about it no longer matters.
+    pub fn data_replaced(&self, entry: &DataSourceEntry) {
+        self.state().settle(&subject(entry));
+    }
+
+    /// All data is about to be taken anew.
+    pub fn data_started_over(&self) {
+        self.state().settle_data();
+    }
+
+    /// The engine came back empty.
+    pub fn engine_restarted(&self) {
+        self.state().engine_restarted();
+    }
+
+    /// The store was asked whether it is there.
+    pub fn probed(&self, outcome: &Result<(), StoreError>) {
+        let outcome = outcome.as_ref().map(|()| ()).map_err(|error| chain(error));
+        self.state().probed(outcome, Utc::now());
+    }
+
+    /// Why the client is not healthy, for people and machines; empty: it is.
+    pub fn failing(&self) -> Vec<Reason> {
+        self.state().unhealthy()
     }
 
     /// Whether the client is healthy.
     pub fn healthy(&self) -> bool {
-        self.unhealthy().is_empty()
+        self.state().healthy()
+    }
+
+    /// Whether the client is ready.
+    pub fn ready(&self) -> bool {
+        self.state().ready()
+    }
+
+    fn state(&self) -> MutexGuard<'_, TransactionState> {
+        // A panic in between leaves a state that is at worst one transaction old.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Serialize for Transaction {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // As upstream: times are UTC without saying so.
-        let time = |at: DateTime<Utc>| at.format("%Y-%m-%dT%H:%M:%S%.6f").to_string();
-        let error = self.outcome.as_ref().err().map(|failure| &failure.error);
-        let mut members = serializer.serialize_struct("Transaction", 8)?;
-        members.serialize_field("id", &self.id)?;
-        members.serialize_field("actions", &self.actions)?;
-        members.serialize_field("transaction_type", &self.kind)?;
-        members.serialize_field("success", &self.outcome.is_ok())?;
-        members.serialize_field("error", error.map_or("", String::as_str))?;
-        members.serialize_field("creation_time", &time(self.creation_time))?;
-        members.serialize_field("end_time", &time(self.end_time))?;
-        members.serialize_field("remotes_status", &self.remotes)?;
-        members.end()
-    }
+fn subject(entry: &DataSourceEntry) -> Subject {
+    let url = match entry.data {
+        Some(_) => String::new(),
+        None => RedactedUrl::new(&entry.url).to_string(),
+    };
+    let dst_path = entry.dst_path.clone();
+    Subject::Entry { dst_path, url }
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_entry_is_named_without_the_secrets_of_its_url_until_it_is_replaced() {
+        let log = TransactionLog::new(EnabledUpdaters {
+            policy: false,
+            data: true,
+        });
+        let entry = DataSourceEntry::from_url("https://u:pw@source/x?token=secret");
+        log.data_succeeded("u1", &entry);
+        log.data_failed("u2", Some(&entry), "answered 500");
+        let shown = serde_json::to_string(&log.failing()).unwrap();
+        assert!(
+            shown.contains("https://source/x") && shown.contains("answered 500"),
+            "{shown}"
+        );
+        assert!(
+            !shown.contains("secret") && !shown.contains("pw"),
+            "{shown}"
+        );
+        log.data_replaced(&entry);
+        assert!(log.healthy());
+    }
+
+    #[test]
+    fn unknown_sources_are_failing_until_an_entry_arrives() {
+        let log = TransactionLog::new(EnabledUpdaters {
+            policy: false,
+            data: true,
+        });
+        log.data_failed("u1", None, "503");
+        assert_eq!(log.failing().len(), 2);
+        log.data_succeeded("u2", &DataSourceEntry::from_url("http://s/"));
+        assert!(log.healthy());
+    }
+}
