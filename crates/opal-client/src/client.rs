@@ -20,13 +20,12 @@ use crate::callbacks::{CallbackRegister, Reporter, ReporterOptions, ServerReport
 use crate::config::{ClientConfig, EmbeddedConfig, StoreConfig};
 use crate::engine::{self, EngineEvent, InlineOpa, InlineOpaConfig};
 use crate::fetch::{Fetcher, HttpFetchProvider};
-use crate::journal::Journal;
 use crate::policy_store::{EmbeddedStore, MemoryStore, OpaOptions, OpaStore, PolicyStore};
 use crate::probe::Probe;
 use crate::router::router;
 use crate::server_api::ServerApi;
 use crate::reports::Reports;
-use crate::transactions::EnabledUpdaters;
+use crate::transactions::{EnabledUpdaters, TransactionLog};
 use crate::updater::{Command, Updater, UpdaterParts};
 
 /// How long running requests and writes may take to end.
@@ -71,7 +70,7 @@ pub enum StartError {
 /// What handlers work with. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct App {
-    pub(crate) journal: Journal,
+    pub(crate) transactions: TransactionLog,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) policy_updater: bool,
     pub(crate) data_updater: bool,
@@ -82,7 +81,7 @@ pub struct App {
 pub struct Client {
     address: SocketAddr,
     engine_address: Option<SocketAddr>,
-    journal: Journal,
+    transactions: TransactionLog,
 }
 
 impl Client {
@@ -91,32 +90,32 @@ impl Client {
         let http = opal_runtime::http::client(&config.server.http)?;
         let (listener, address) = bind(&config.host, config.port, "client's API").await?;
         let store = Store::build(&config.store).await?;
-        let journal = Journal::new(EnabledUpdaters {
+        let transactions = TransactionLog::new(EnabledUpdaters {
             policy: config.policy_updater,
             data: config.data_updater,
         });
         let (commands, commanded) = mpsc::channel(WAITING);
         let (events, subscribed) = mpsc::channel(WAITING);
         let subscriber = Subscriber::new(subscription(&config)?, events);
-        let parts = updater_parts(&config, http, &store, &journal, tasks.spawner());
+        let parts = updater_parts(&config, http, &store, &transactions, tasks.spawner());
         let updater = Updater::new(parts, subscribed, commanded);
         let client = Self {
             address,
             engine_address: store.engine_address,
-            journal: journal.clone(),
+            transactions: transactions.clone(),
         };
 
         let shutdown = tasks.shutdown().clone();
         if let Some(interval) = config.probe_interval {
             let probed = Arc::clone(&store.store);
-            let probe = Probe::new(probed, interval, journal.clone(), commands.clone());
+            let probe = Probe::new(probed, interval, transactions.clone(), commands.clone());
             tasks.spawn("store-probe", probe.run(shutdown.clone()));
         }
         store.start(tasks, &commands);
         tasks.spawn("subscription", subscriber.run(shutdown.clone()));
         tasks.spawn("updater", updater.run(shutdown));
         let app = App {
-            journal,
+            transactions,
             commands,
             policy_updater: config.policy_updater,
             data_updater: config.data_updater,
@@ -138,8 +137,8 @@ impl Client {
     }
 
     /// What succeeded and what fails.
-    pub fn journal(&self) -> &Journal {
-        &self.journal
+    pub fn transactions(&self) -> &TransactionLog {
+        &self.transactions
     }
 }
 
@@ -187,7 +186,7 @@ fn updater_parts(
     config: &ClientConfig,
     http: reqwest::Client,
     store: &Store,
-    journal: &Journal,
+    transactions: &TransactionLog,
     tasks: TaskSpawner,
 ) -> UpdaterParts {
     let fetch = &config.fetch;
@@ -209,7 +208,7 @@ fn updater_parts(
         workers: fetch.limits.workers,
         store: Arc::clone(&store.store),
         store_is_elsewhere: store.is_elsewhere,
-        journal: journal.clone(),
+        transactions: transactions.clone(),
         reports: reports(config, http, tasks),
     }
 }

@@ -7,12 +7,12 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::client::App;
-use crate::transactions::{Reason, TransactionLog};
+use crate::transactions::{Reason, TransactionState};
 
 /// `GET /healthy`, `GET /healthcheck`, `GET /`: 200 while the engine holds what it should, else
 /// 503 with what is wrong, since when, and where.
 pub(crate) async fn healthy(State(app): State<App>) -> Response {
-    match app.journal.read(TransactionLog::unhealthy) {
+    match app.transactions.read(TransactionState::unhealthy) {
         reasons if reasons.is_empty() => {
             Json(json!({ "status": "ok", "online": true })).into_response()
         }
@@ -22,7 +22,7 @@ pub(crate) async fn healthy(State(app): State<App>) -> Response {
 
 /// `GET /ready`: 200 once the engine has been filled.
 pub(crate) async fn ready(State(app): State<App>) -> Response {
-    match app.journal.read(TransactionLog::unready) {
+    match app.transactions.read(TransactionState::unready) {
         reasons if reasons.is_empty() => Json(json!({ "status": "ok" })).into_response(),
         reasons => unavailable(&reasons),
     }

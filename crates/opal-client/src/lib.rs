@@ -22,7 +22,6 @@ pub mod engine;
 mod errors;
 pub mod fetch;
 mod health;
-pub mod journal;
 pub mod policy;
 pub mod policy_store;
 mod probe;

@@ -7,15 +7,15 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::journal::Journal;
 use crate::policy_store::PolicyStore;
+use crate::transactions::TransactionLog;
 use crate::updater::Command;
 
 /// The task that watches an engine over its own health route.
 pub struct Probe {
     store: Arc<dyn PolicyStore>,
     interval: Duration,
-    journal: Journal,
+    transactions: TransactionLog,
     commands: mpsc::Sender<Command>,
 }
 
@@ -28,18 +28,18 @@ impl std::fmt::Debug for Probe {
 }
 
 impl Probe {
-    /// A probe of `store`, whose findings go to `journal`, and to the updater through `commands`
+    /// A probe of `store`, whose findings go to `transactions`, and to the updater through `commands`
     /// when an engine that was away is back: it may have lost what it held.
     pub fn new(
         store: Arc<dyn PolicyStore>,
         interval: Duration,
-        journal: Journal,
+        transactions: TransactionLog,
         commands: mpsc::Sender<Command>,
     ) -> Self {
         Self {
             store,
             interval,
-            journal,
+            transactions,
             commands,
         }
     }
@@ -56,7 +56,7 @@ impl Probe {
             ticker.tick().await;
             let outcome = self.store.is_reachable().await;
             let reachable = outcome.is_ok();
-            if !self.journal.probed(outcome) {
+            if !self.transactions.probed(outcome) {
                 continue;
             }
             if !reachable {

@@ -1,324 +1,223 @@
 //! What succeeded, what is failing since when: the ground of `/ready` and `/healthy`.
 //!
-//! [`TransactionLog`] is told how each write to the store ended ([`Transaction`]) and how each probe of
-//! the store went. It has no clock and does no I/O.
+//! [`TransactionLog`] is a handle: the updater writes it, health routes read it, and whoever waits
+//! for readiness is woken by each change. What the outcomes mean is decided in
+//! [`TransactionState`], a value that is told the time.
 //!
-//! Where released OPAL looks at the last *successful* transaction, we look at what is failing now: a
-//! bundle that is refused, or an entry that cannot be fetched, makes the client unhealthy until it
-//! succeeds or a newer change takes its place.
+//! Where released OPAL looks at the last *successful* transaction, we look at what is failing now:
+//! a bundle that is refused, or an entry that cannot be fetched, makes the client unhealthy until
+//! it succeeds or a newer change takes its place.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use serde::ser::SerializeStruct;
-use serde::{Serialize, Serializer};
+use opal_protocol::{CommitHash, DataSourceEntry, RedactedUrl, SaveMethod};
+use tokio::sync::watch;
+use url::Url;
 
-use crate::policy_store::PolicyProblem;
+use crate::errors::chain;
+use crate::policy_store::StoreError;
 
-/// Which updater a transaction belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TransactionKind {
-    /// A bundle.
-    Policy,
-    /// An entry of a data update.
-    Data,
-}
+mod state;
 
-/// One fetch that a transaction needed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RemoteStatus {
-    /// What was fetched, without secrets.
-    pub remote_url: String,
-    /// Whether it was.
-    pub succeed: bool,
-    /// Why not.
-    pub error: Option<String>,
-}
+pub use state::{
+    EnabledUpdaters, Failing, Failure, KindLog, Reason, RemoteStatus, Statistics, Subject,
+    Transaction, TransactionKind, TransactionState,
+};
 
-/// One write to the store, successful or not. Serialises as released OPAL logs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transaction {
-    /// The bundle's hash or the update's id.
-    pub id: String,
-    /// Which updater it belongs to.
-    pub kind: TransactionKind,
-    /// The store operations, by upstream's names (`set_policies`, `set_policy_data`, …).
-    pub actions: Vec<&'static str>,
-    /// Nothing, or why it failed.
-    pub outcome: Result<(), Failure>,
-    /// When it began.
-    pub creation_time: DateTime<Utc>,
-    /// When it ended.
-    pub end_time: DateTime<Utc>,
-    /// What was fetched for it.
-    pub remotes: Vec<RemoteStatus>,
-    /// What it was about: the name under which a failure is kept until it is settled.
-    pub subject: Subject,
-}
-
-/// Why a transaction failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// In a sentence, sources included, without secrets.
-    pub error: String,
-    /// Where the files of a bundle are wrong.
-    pub problems: Vec<PolicyProblem>,
-}
-
-/// What a transaction is about.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Subject {
-    /// The policies: there is only one state of them.
-    Policies,
-    /// A data source entry.
-    Entry {
-        /// Where it goes.
-        dst_path: String,
-        /// Where it comes from, without secrets; empty for inline data.
-        url: String,
-    },
-}
-
-/// Something that fails now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Failing {
-    /// What.
-    pub subject: Subject,
-    /// Why, most recently.
-    pub error: String,
-    /// Where the files of a bundle are wrong.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub problems: Vec<PolicyProblem>,
-    /// Since when it has not succeeded.
-    pub since: DateTime<Utc>,
-    /// How often it failed since.
-    pub attempts: u64,
-}
-
-/// Which updaters run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EnabledUpdaters {
-    /// Whether bundles are followed (`OPAL_POLICY_UPDATER_ENABLED`).
-    pub policy: bool,
-    /// Whether data is followed (`OPAL_DATA_UPDATER_ENABLED`).
-    pub data: bool,
-}
-
-impl EnabledUpdaters {
-    fn kinds(self) -> impl Iterator<Item = TransactionKind> {
-        let policy = self.policy.then_some(TransactionKind::Policy);
-        let data = self.data.then_some(TransactionKind::Data);
-        policy.into_iter().chain(data)
-    }
-}
-
-/// How many transactions of a kind ended how.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Statistics {
-    /// Successes.
-    pub successful: u64,
-    /// Failures.
-    pub failed: u64,
-}
-
-/// What is known of one kind of transaction.
-#[derive(Debug, Clone, Default)]
-pub struct KindLog {
-    /// The last success.
-    pub last_success: Option<Transaction>,
-    /// The last failure.
-    pub last_failure: Option<Transaction>,
-    /// All of them, counted.
-    pub statistics: Statistics,
-    /// Whether the engine that runs now has been filled.
-    filled: bool,
-}
-
-/// Why the client is not healthy or not ready.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "reason")]
-pub enum Reason {
-    /// Nothing of this kind was stored yet, or not since the engine restarted.
-    NothingStored {
-        /// The kind.
-        kind: TransactionKind,
-    },
-    /// Something fails.
-    Failing(Failing),
-    /// The store does not answer.
-    StoreUnreachable {
-        /// Why.
-        error: String,
-        /// Since when.
-        since: DateTime<Utc>,
-    },
-}
-
-/// The outcomes so far, and what they mean for health.
+/// A shared [`TransactionState`]. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TransactionLog {
-    updaters: EnabledUpdaters,
-    policy: KindLog,
-    data: KindLog,
-    failing: BTreeMap<Subject, Failing>,
-    /// Before the first probe the store counts as reachable.
-    unreachable: Option<(String, DateTime<Utc>)>,
+    log: Arc<watch::Sender<TransactionState>>,
 }
 
 impl TransactionLog {
-    /// A log without entries.
+    /// An empty log.
     pub fn new(updaters: EnabledUpdaters) -> Self {
         Self {
-            updaters,
-            policy: KindLog::default(),
-            data: KindLog::default(),
-            failing: BTreeMap::new(),
-            unreachable: None,
+            log: Arc::new(watch::Sender::new(TransactionState::new(updaters))),
         }
     }
 
-    /// Takes note of how a write ended. A success settles what was failing about its subject.
-    pub fn record(&mut self, transaction: Transaction) {
-        match &transaction.outcome {
-            Ok(()) => {
-                self.failing.remove(&transaction.subject);
-            }
-            Err(failure) => self.fail(&transaction.subject, failure, transaction.end_time),
-        }
-        let log = self.kind_mut(transaction.kind);
-        if transaction.outcome.is_ok() {
-            log.filled = true;
-            log.statistics.successful += 1;
-            log.last_success = Some(transaction);
-        } else {
-            log.statistics.failed += 1;
-            log.last_failure = Some(transaction);
-        }
+    /// What `read` finds in the log now.
+    pub fn read<T>(&self, read: impl FnOnce(&TransactionState) -> T) -> T {
+        read(&self.log.borrow())
     }
 
-    fn fail(&mut self, subject: &Subject, failure: &Failure, now: DateTime<Utc>) {
-        let entry = self.failing.entry(subject.clone());
-        let failing = entry.or_insert_with(|| Failing {
-            subject: subject.clone(),
-            error: String::new(),
-            problems: Vec::new(),
-            since: now,
-            attempts: 0,
+    /// The log, and a way to wait for it to change.
+    pub fn changes(&self) -> watch::Receiver<TransactionState> {
+        self.log.subscribe()
+    }
+
+    /// The engine is empty again.
+    pub(crate) fn engine_restarted(&self) {
+        self.log.send_modify(TransactionState::engine_restarted);
+    }
+
+    /// The engine holds again what it held.
+    pub(crate) fn engine_refilled(&self) {
+        self.log.send_modify(TransactionState::engine_refilled);
+    }
+
+    /// How a probe of the engine went. Returns whether that is news.
+    pub(crate) fn probed(&self, outcome: Result<(), StoreError>) -> bool {
+        let outcome = outcome.map_err(|error| chain(&error));
+        let was_reachable = self.read(TransactionState::is_reachable);
+        let is_reachable = outcome.is_ok();
+        self.log
+            .send_modify(|log| log.probed(outcome, Utc::now()));
+        was_reachable != is_reachable
+    }
+
+    /// The store holds a commit.
+    pub(crate) fn policy_succeeded(&self, commit: &CommitHash, remote: &Url, began: DateTime<Utc>) {
+        self.record(Transaction {
+            id: commit.to_string(),
+            kind: TransactionKind::Policy,
+            actions: vec!["set_policies"],
+            outcome: Ok(()),
+            creation_time: began,
+            end_time: Utc::now(),
+            remotes: vec![remote_status(remote.as_str(), None)],
+            subject: Subject::Policies,
         });
-        failing.error.clone_from(&failure.error);
-        failing.problems.clone_from(&failure.problems);
-        failing.attempts += 1;
     }
 
-    /// Forgets what is failing about `subject`: a newer change has taken its place.
-    pub fn settle(&mut self, subject: &Subject) {
-        self.failing.remove(subject);
+    /// The store did not take a commit.
+    pub(crate) fn policy_refused(
+        &self,
+        commit: &CommitHash,
+        remote: &Url,
+        error: &StoreError,
+        began: DateTime<Utc>,
+    ) {
+        self.record(Transaction {
+            id: commit.to_string(),
+            kind: TransactionKind::Policy,
+            actions: vec!["set_policies"],
+            outcome: Err(Failure {
+                error: chain(error),
+                problems: error.problems().to_vec(),
+            }),
+            creation_time: began,
+            end_time: Utc::now(),
+            remotes: vec![remote_status(remote.as_str(), None)],
+            subject: Subject::Policies,
+        });
     }
 
-    /// Forgets all failing entries of data: everything is about to be taken anew.
-    pub fn settle_data(&mut self) {
-        self.failing.retain(|subject, _| *subject == Subject::Policies);
+    /// A bundle could not be fetched.
+    pub(crate) fn policy_unfetched(&self, id: &str, remote: &Url, error: &str) {
+        let now = Utc::now();
+        self.record(Transaction {
+            id: id.to_owned(),
+            kind: TransactionKind::Policy,
+            actions: Vec::new(),
+            outcome: failed(error),
+            creation_time: now,
+            end_time: now,
+            remotes: vec![remote_status(remote.as_str(), Some(error))],
+            subject: Subject::Policies,
+        });
     }
 
-    /// Takes note that the engine restarted and is empty: not ready until it is filled again.
-    pub fn engine_restarted(&mut self) {
-        self.policy.filled = false;
-        self.data.filled = false;
+    /// An entry is in the store.
+    pub(crate) fn entry_succeeded(&self, update: &str, entry: &DataSourceEntry) {
+        self.record(entry_transaction(update, entry, None));
     }
 
-    /// Takes note that the engine holds again what it held: whatever had been stored before counts.
-    pub fn engine_refilled(&mut self) {
-        for log in [&mut self.policy, &mut self.data] {
-            log.filled |= log.last_success.is_some();
-        }
+    /// An entry failed and will be tried again.
+    pub(crate) fn entry_failing(&self, update: &str, entry: &DataSourceEntry, error: &str) {
+        self.record(entry_transaction(update, entry, Some(error)));
     }
 
-    /// Takes note of how a probe of the store went.
-    pub fn probed(&mut self, outcome: Result<(), String>, now: DateTime<Utc>) {
-        self.unreachable = match (outcome, self.unreachable.take()) {
-            (Ok(()), _) => None,
-            (Err(error), Some((_, since))) => Some((error, since)),
-            (Err(error), None) => Some((error, now)),
-        };
+    /// An entry failed for good: it counts as a failure, and nothing is waiting for it any more.
+    pub(crate) fn entry_refused(&self, update: &str, entry: &DataSourceEntry, error: &str) {
+        let transaction = entry_transaction(update, entry, Some(error));
+        self.log.send_modify(|log| {
+            let subject = transaction.subject.clone();
+            log.record(transaction);
+            log.settle(&subject);
+        });
     }
 
-    /// Takes note that there is nothing of this kind to store.
-    pub fn nothing_to_load(&mut self, kind: TransactionKind) {
-        self.kind_mut(kind).filled = true;
+    /// A newer entry took the place of one that was failing.
+    pub(crate) fn entry_replaced(&self, entry: &DataSourceEntry) {
+        self.log.send_modify(|log| log.settle(&subject(entry)));
     }
 
-    /// Whether the store answered the last probe.
-    pub fn is_reachable(&self) -> bool {
-        self.unreachable.is_none()
+    /// The server named our data sources; those that concern us follow as entries. There may be
+    /// none, and then there is nothing to wait for.
+    pub(crate) fn sources_named(&self, none: bool) {
+        self.log.send_modify(|log| {
+            log.settle(&Subject::Sources);
+            if none {
+                log.nothing_to_load(TransactionKind::Data);
+            }
+        });
     }
 
-    /// What is known of the transactions of `kind`.
-    pub fn kind(&self, kind: TransactionKind) -> &KindLog {
-        match kind {
-            TransactionKind::Policy => &self.policy,
-            TransactionKind::Data => &self.data,
-        }
+    /// The server did not name our data sources.
+    pub(crate) fn sources_unknown(&self, id: &str, remote: &Url, error: &str) {
+        let now = Utc::now();
+        self.record(Transaction {
+            id: id.to_owned(),
+            kind: TransactionKind::Data,
+            actions: Vec::new(),
+            outcome: failed(error),
+            creation_time: now,
+            end_time: now,
+            remotes: vec![remote_status(remote.as_str(), Some(error))],
+            subject: Subject::Sources,
+        });
     }
 
-    fn kind_mut(&mut self, kind: TransactionKind) -> &mut KindLog {
-        match kind {
-            TransactionKind::Policy => &mut self.policy,
-            TransactionKind::Data => &mut self.data,
-        }
-    }
-
-    /// What fails now, policies first.
-    pub fn failing(&self) -> impl Iterator<Item = &Failing> {
-        self.failing.values()
-    }
-
-    /// Why the client is not ready; empty: it is. Ready is a client whose engine has been filled once
-    /// by each updater that runs.
-    pub fn unready(&self) -> Vec<Reason> {
-        let missing = self.updaters.kinds().filter(|kind| !self.kind(*kind).filled);
-        missing.map(|kind| Reason::NothingStored { kind }).collect()
-    }
-
-    /// Whether the client is ready.
-    pub fn ready(&self) -> bool {
-        self.unready().is_empty()
-    }
-
-    /// Why the client is not healthy; empty: it is. Healthy is a client that is ready, for which nothing
-    /// fails now, and whose store answers.
-    pub fn unhealthy(&self) -> Vec<Reason> {
-        let mut reasons = self.unready();
-        reasons.extend(self.failing.values().cloned().map(Reason::Failing));
-        let unreachable = self.unreachable.clone();
-        reasons.extend(unreachable.map(|(error, since)| Reason::StoreUnreachable { error, since }));
-        reasons
-    }
-
-    /// Whether the client is healthy.
-    pub fn healthy(&self) -> bool {
-        self.unhealthy().is_empty()
-    }
-}
-
-impl Serialize for Transaction {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // As upstream: times are UTC without saying so.
-        let time = |at: DateTime<Utc>| at.format("%Y-%m-%dT%H:%M:%S%.6f").to_string();
-        let error = self.outcome.as_ref().err().map(|failure| &failure.error);
-        let mut members = serializer.serialize_struct("Transaction", 8)?;
-        members.serialize_field("id", &self.id)?;
-        members.serialize_field("actions", &self.actions)?;
-        members.serialize_field("transaction_type", &self.kind)?;
-        members.serialize_field("success", &self.outcome.is_ok())?;
-        members.serialize_field("error", error.map_or("", String::as_str))?;
-        members.serialize_field("creation_time", &time(self.creation_time))?;
-        members.serialize_field("end_time", &time(self.end_time))?;
-        members.serialize_field("remotes_status", &self.remotes)?;
-        members.end()
+    fn record(&self, transaction: Transaction) {
+        self.log.send_modify(|log| log.record(transaction));
     }
 }
 
-#[cfg(test)]
-mod tests;
+fn failed(error: &str) -> Result<(), Failure> {
+    Err(Failure {
+        error: error.to_owned(),
+        problems: Vec::new(),
+    })
+}
+
+fn remote_status(url: &str, error: Option<&str>) -> RemoteStatus {
+    RemoteStatus {
+        remote_url: RedactedUrl::new(url).to_string(),
+        succeed: error.is_none(),
+        error: error.map(str::to_owned),
+    }
+}
+
+fn subject(entry: &DataSourceEntry) -> Subject {
+    Subject::Entry {
+        dst_path: entry.dst_path.clone(),
+        url: RedactedUrl::new(&entry.url).to_string(),
+    }
+}
+
+fn entry_transaction(update: &str, entry: &DataSourceEntry, error: Option<&str>) -> Transaction {
+    let now = Utc::now();
+    let action = match entry.method() {
+        Some(SaveMethod::Patch) => "patch_policy_data",
+        Some(SaveMethod::Delete) => "delete_policy_data",
+        Some(SaveMethod::Put) | None => "set_policy_data",
+    };
+    let fetched = entry.data.is_none() && !entry.url.is_empty();
+    Transaction {
+        id: update.to_owned(),
+        kind: TransactionKind::Data,
+        actions: vec![action],
+        outcome: error.map_or(Ok(()), failed),
+        creation_time: now,
+        end_time: now,
+        remotes: fetched
+            .then(|| remote_status(&entry.url, error))
+            .into_iter()
+            .collect(),
+        subject: subject(entry),
+    }
+}

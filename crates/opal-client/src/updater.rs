@@ -35,10 +35,10 @@ use crate::data::queue::{Failure, Fetch, Job, Notice, Outcome, Queue, Retry, Seq
 use crate::data::sources::{self, Polled};
 use crate::errors::chain;
 use crate::fetch::{FetchError, FetchRequest, Fetcher};
-use crate::journal::Journal;
 use crate::policy::sync::{BundleRequest, PolicySync};
 use crate::policy_store::{PolicyStore, StoreChange, StoreError};
 use crate::server_api::{ServerApi, ServerApiError};
+use crate::transactions::TransactionLog;
 
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -82,7 +82,7 @@ pub struct UpdaterParts {
     /// Whether the engine can lose what it holds while we live.
     pub store_is_elsewhere: bool,
     /// What succeeded and what fails.
-    pub journal: Journal,
+    pub transactions: TransactionLog,
     /// Who is told; nobody if `None`.
     pub reports: Option<Reports>,
 }
@@ -321,7 +321,7 @@ impl Updater {
             }
             Command::TriggerData(answer) => self.load_sources("request from sdk", Some(answer)),
             Command::StoreLost => {
-                self.parts.journal.engine_restarted();
+                self.parts.transactions.engine_restarted();
                 self.restore = true;
             }
         }
@@ -343,7 +343,7 @@ impl Updater {
             self.take_everything();
         } else {
             info!("The policy engine holds again what it held");
-            self.parts.journal.engine_refilled();
+            self.parts.transactions.engine_refilled();
             if self.record.as_ref().is_some_and(Record::is_incomplete) {
                 self.load_sources("policy store rehydration", None);
             }
@@ -386,7 +386,7 @@ impl Updater {
                 warn!("Could not fetch the policy bundle, trying again: {error}");
                 let id = Uuid::new_v4().simple().to_string();
                 let remote = self.parts.api.policy_url();
-                self.parts.journal.policy_unfetched(&id, remote, &error);
+                self.parts.transactions.policy_unfetched(&id, remote, &error);
                 self.policy_failed(&error);
             }
         }
@@ -412,7 +412,7 @@ impl Updater {
                     "The policy store holds commit {}",
                     commit.short()
                 );
-                self.parts.journal.policy_succeeded(commit, remote, self.bundle_began);
+                self.parts.transactions.policy_succeeded(commit, remote, self.bundle_began);
                 self.policy_succeeded(commit.clone());
             }
             Err(error) => {
@@ -421,7 +421,7 @@ impl Updater {
                 for problem in error.problems() {
                     warn!(policy.head = %commit, "{problem}");
                 }
-                self.parts.journal.policy_refused(commit, remote, &error, self.bundle_began);
+                self.parts.transactions.policy_refused(commit, remote, &error, self.bundle_began);
                 self.policy_failed(&text);
             }
         }
@@ -496,11 +496,10 @@ impl Updater {
                     // Whoever asked may have gone.
                     let _ = waiting.send(Ok(()));
                 }
-                let remote = self.parts.api.data_sources_url();
                 let interests = &self.parts.interests;
                 let ours = |entry: &DataSourceEntry| interests.concerns(&entry.topics);
                 let none = !config.entries.iter().any(ours);
-                self.parts.journal.sources_named(remote, none);
+                self.parts.transactions.sources_named(none);
                 let entries = self.polled.restart(config, Instant::now());
                 self.push_update(load.reason, entries);
             }
@@ -509,7 +508,7 @@ impl Updater {
                 warn!("Could not ask the server for our data sources, trying again: {text}");
                 let id = Uuid::new_v4().simple().to_string();
                 let remote = self.parts.api.data_sources_url();
-                self.parts.journal.sources_unknown(&id, remote, &text);
+                self.parts.transactions.sources_unknown(&id, remote, &text);
                 load.attempt += 1;
                 let asked = error.retry_after();
                 let pause = crate::data::queue::round_pause(load.attempt, asked, &mut rand::rng());
@@ -698,7 +697,7 @@ impl Updater {
                     Settled::refused(error, document.map(hash))
                 }
                 Outcome::Replaced => {
-                    self.parts.journal.entry_replaced(&job.entry);
+                    self.parts.transactions.entry_replaced(&job.entry);
                     let settled = Settled::refused("a newer entry took its place".into(), None);
                     if !repeated {
                         self.settle_report(job.update, &job.entry, &settled);
@@ -714,16 +713,16 @@ impl Updater {
     fn settle(&mut self, update: u64, entry: &DataSourceEntry, settled: &Settled, report: bool) {
         let known = self.updates.get(&update);
         let id = known.map_or_else(|| update.to_string(), |known| known.id.to_string());
-        let journal = &self.parts.journal;
+        let transactions = &self.parts.transactions;
         match &settled.error {
-            None => journal.entry_succeeded(&id, entry),
+            None => transactions.entry_succeeded(&id, entry),
             Some(error) => {
                 let url = opal_protocol::RedactedUrl::new(&entry.url);
                 let path = &entry.dst_path;
                 warn!(update.id = id, "The entry `{url}` for `{path}` failed: {error}");
                 match settled.refused {
-                    true => journal.entry_refused(&id, entry, error),
-                    false => journal.entry_failing(&id, entry, error),
+                    true => transactions.entry_refused(&id, entry, error),
+                    false => transactions.entry_failing(&id, entry, error),
                 }
             }
         }

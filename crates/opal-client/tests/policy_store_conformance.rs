@@ -4,6 +4,9 @@
 #[path = "support/bundles.rs"]
 mod bundles;
 #[cfg(test)]
+#[path = "support/opa_program.rs"]
+mod opa_program;
+#[cfg(test)]
 #[path = "support/real_opa.rs"]
 mod real_opa;
 

@@ -1,5 +1,7 @@
 //! The callbacks that are told of every update. In memory, as upstream.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use opal_protocol::json_text::python_text;
 use opal_protocol::{Callback, HttpFetcherConfig};
 use serde::{Deserialize, Serialize};
@@ -21,6 +23,27 @@ pub struct CallbackEntry {
 pub struct CallbackRegister {
     default_config: HttpFetcherConfig,
     entries: Vec<CallbackEntry>,
+}
+
+/// A register that the API changes and the reporter reads. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Callbacks {
+    register: Arc<Mutex<CallbackRegister>>,
+}
+
+impl Callbacks {
+    /// Shares `register`.
+    pub fn new(register: CallbackRegister) -> Self {
+        Self {
+            register: Arc::new(Mutex::new(register)),
+        }
+    }
+
+    /// The register, locked: not to be held across an `await`.
+    pub fn lock(&self) -> MutexGuard<'_, CallbackRegister> {
+        // No change of the register can be left half made.
+        self.register.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl CallbackRegister {
@@ -59,7 +82,8 @@ impl CallbackRegister {
                 None => computed_key(url, &config),
             },
         };
-        self.entries.retain(|entry| entry.key == key || !same(entry));
+        self.entries
+            .retain(|entry| entry.key == key || !same(entry));
         let url = url.to_owned();
         let new = CallbackEntry { key, url, config };
         match self.entries.iter_mut().find(|entry| entry.key == new.key) {

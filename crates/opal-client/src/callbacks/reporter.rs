@@ -1,19 +1,25 @@
 //! Sends reports.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use opal_protocol::{Callback, DataUpdateReport, HttpFetcherConfig, RedactedUrl};
-use opal_runtime::ConnRetryOptions;
+use opal_protocol::{Callback, DataUpdateReport, HttpFetcherConfig, RedactedUrl, UpdateCallback};
+use opal_runtime::{ConnRetryOptions, TaskSpawner};
 use reqwest::Client;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 use url::Url;
 
-use super::register::CallbackEntry;
+use super::register::{CallbackEntry, Callbacks};
+use crate::errors::chain;
 use crate::fetch::FetchError;
 use crate::fetch::http::{HttpRequest, check_status, parse_url, unreachable};
+
+/// Beyond so many, reports are dropped: their targets do not keep up.
+const MOST_REPORTS: u32 = 256;
 
 /// How reports are sent.
 #[derive(Debug, Clone)]
@@ -37,35 +43,75 @@ pub struct ServerReports {
     pub token: SecretString,
 }
 
-/// Sends reports to whoever wants them.
+/// Sends reports to whoever wants them. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Reporter {
+    sender: Sender,
+    callbacks: Callbacks,
+    tasks: TaskSpawner,
+    /// Reports that may be on their way at the same time.
+    places: Arc<Semaphore>,
+}
+
+impl Reporter {
+    /// A reporter that makes its requests with `client`, in tasks of `tasks`.
+    pub fn new(
+        client: Client,
+        options: ReporterOptions,
+        callbacks: Callbacks,
+        tasks: TaskSpawner,
+    ) -> Self {
+        Self {
+            sender: Sender { client, options },
+            callbacks,
+            tasks,
+            places: Arc::new(Semaphore::new(MOST_REPORTS as usize)),
+        }
+    }
+
+    /// Sends `report` to the callbacks that the update names and to the registered ones, all at the
+    /// same time, each as often as the retry settings say. Returns at once; failures are logged, once
+    /// for each target. While too many reports are on their way, further ones are dropped and logged.
+    pub fn report(&self, report: DataUpdateReport, of_update: UpdateCallback) {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            warn!("Dropped a report: {MOST_REPORTS} others are still waiting for their targets");
+            return;
+        };
+        let registered = self.callbacks.lock().entries().to_vec();
+        let sender = self.sender.clone();
+        let shutdown = self.tasks.shutdown().clone();
+        self.tasks.spawn("report", async move {
+            let send = sender.report(&report, &of_update.callbacks, &registered);
+            // Nobody is told of an update that ends with the client.
+            shutdown.run_until_cancelled(send).await;
+            drop(place);
+        });
+    }
+
+    /// Waits until no report is on its way.
+    pub async fn idle(&self) {
+        // Fails only if the semaphore is closed, which it never is.
+        let _ = self.places.acquire_many(MOST_REPORTS).await;
+    }
+}
+
+/// Makes the requests.
+#[derive(Debug, Clone)]
+struct Sender {
     client: Client,
     options: ReporterOptions,
 }
 
-impl Reporter {
-    /// A reporter that makes its requests with `client`.
-    pub fn new(client: Client, options: ReporterOptions) -> Self {
-        Self { client, options }
-    }
-
-    /// Sends `report` to the callbacks that the update names and to the registered ones, all at the
-    /// same time, each as often as the retry settings say. Failures are logged, once for each target.
-    ///
-    /// Returns the number of targets that took it. Dropping the future is safe.
-    pub async fn report(
+impl Sender {
+    async fn report(
         &self,
         report: &DataUpdateReport,
         of_update: &[Callback],
         registered: &[CallbackEntry],
-    ) -> usize {
+    ) {
         let body = match serde_json::to_string(report) {
             Ok(body) => body,
-            Err(error) => {
-                warn!(%error, "Could not write a report");
-                return 0;
-            }
+            Err(error) => return warn!(%error, "Could not write a report"),
         };
         let named = of_update.iter().map(|callback| match callback {
             Callback::Url(url) => (url, &self.options.default_config),
@@ -73,18 +119,14 @@ impl Reporter {
         });
         let registered = registered.iter().map(|entry| (&entry.url, &entry.config));
         let targets = named.chain(registered);
-        let sent = targets.map(|(url, config)| self.send(RedactedUrl::new(url), config, &body));
-        let sent = join_all(sent).await;
-        sent.into_iter().filter(|taken| *taken).count()
+        join_all(targets.map(|(url, config)| self.send(RedactedUrl::new(url), config, &body)))
+            .await;
     }
 
-    async fn send(&self, url: RedactedUrl, config: &HttpFetcherConfig, body: &str) -> bool {
-        let Err(error) = self.round(&url, config, body).await else {
-            return true;
-        };
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        warn!(callback.url = %url, %error, cause, "Could not report to `{url}`");
-        false
+    async fn send(&self, url: RedactedUrl, config: &HttpFetcherConfig, body: &str) {
+        if let Err(error) = self.round(&url, config, body).await {
+            warn!(callback.url = %url, "Could not report to `{url}`: {}", chain(&error));
+        }
     }
 
     async fn round(
@@ -134,7 +176,8 @@ impl Reporter {
     /// Our token, if `target` is the server's own route for reports.
     fn authorization(&self, target: &Url) -> Option<HeaderValue> {
         let server = self.options.server.as_ref()?;
-        let is_server = target.origin() == server.url.origin() && target.path() == server.url.path();
+        let is_server =
+            target.origin() == server.url.origin() && target.path() == server.url.path();
         let text = format!("Bearer {}", server.token.expose_secret());
         let mut value = HeaderValue::from_str(&text).ok().filter(|_| is_server)?;
         value.set_sensitive(true);

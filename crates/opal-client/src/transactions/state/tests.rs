@@ -19,7 +19,7 @@ fn entry(dst_path: &str) -> Subject {
 fn transaction(subject: Subject, outcome: Result<(), &str>, seconds: i64) -> Transaction {
     let kind = match subject {
         Subject::Policies => TransactionKind::Policy,
-        Subject::Entry { .. } => TransactionKind::Data,
+        Subject::Entry { .. } | Subject::Sources => TransactionKind::Data,
     };
     Transaction {
         id: "fail-1".to_owned(),
@@ -36,8 +36,8 @@ fn transaction(subject: Subject, outcome: Result<(), &str>, seconds: i64) -> Tra
     }
 }
 
-fn filled() -> TransactionLog {
-    let mut log = TransactionLog::new(BOTH);
+fn filled() -> TransactionState {
+    let mut log = TransactionState::new(BOTH);
     log.record(transaction(Subject::Policies, Ok(()), 0));
     log.record(transaction(entry("/a"), Ok(()), 0));
     log
@@ -45,7 +45,7 @@ fn filled() -> TransactionLog {
 
 #[test]
 fn a_client_is_ready_once_each_updater_that_runs_has_stored_something() {
-    let mut log = TransactionLog::new(BOTH);
+    let mut log = TransactionState::new(BOTH);
     assert_eq!(log.unready().len(), 2);
     log.record(transaction(Subject::Policies, Ok(()), 0));
     let kind = TransactionKind::Data;
@@ -53,10 +53,16 @@ fn a_client_is_ready_once_each_updater_that_runs_has_stored_something() {
     log.record(transaction(entry("/a"), Ok(()), 0));
     assert!(log.ready() && log.healthy());
 
-    let mut without_data = TransactionLog::new(EnabledUpdaters { policy: true, data: false });
+    let mut without_data = TransactionState::new(EnabledUpdaters {
+        policy: true,
+        data: false,
+    });
     without_data.record(transaction(Subject::Policies, Ok(()), 0));
     assert!(without_data.healthy());
-    let without_both = TransactionLog::new(EnabledUpdaters { policy: false, data: false });
+    let without_both = TransactionState::new(EnabledUpdaters {
+        policy: false,
+        data: false,
+    });
     assert!(without_both.ready() && without_both.healthy());
 }
 
@@ -71,7 +77,12 @@ fn a_failing_bundle_shows_with_file_and_line_until_one_succeeds() {
         message: "unexpected token".to_owned(),
     };
     let mut failed = transaction(Subject::Policies, Err("refused"), 5);
-    failed.outcome.as_mut().unwrap_err().problems.push(problem.clone());
+    failed
+        .outcome
+        .as_mut()
+        .unwrap_err()
+        .problems
+        .push(problem.clone());
     log.record(failed);
     assert!(log.ready() && !log.healthy());
     let shown = serde_json::to_value(log.unhealthy()).unwrap();
@@ -92,7 +103,14 @@ fn a_failing_entry_is_named_with_its_latest_error_and_its_first_time() {
     let failing: Vec<&Failing> = log.failing().collect();
     assert_eq!(failing.len(), 1);
     assert_eq!(failing[0].subject, entry("/b"));
-    assert_eq!((failing[0].error.as_str(), failing[0].since, failing[0].attempts), ("404", at(10), 2));
+    assert_eq!(
+        (
+            failing[0].error.as_str(),
+            failing[0].since,
+            failing[0].attempts
+        ),
+        ("404", at(10), 2)
+    );
     assert!(!log.healthy());
 
     log.settle(&entry("/b"));
@@ -105,7 +123,13 @@ fn a_store_that_does_not_answer_makes_the_client_unhealthy_since_the_first_faile
     log.probed(Err("refused".to_owned()), at(1));
     log.probed(Err("timed out".to_owned()), at(2));
     let error = "timed out".to_owned();
-    assert_eq!(log.unhealthy(), [Reason::StoreUnreachable { error, since: at(1) }]);
+    assert_eq!(
+        log.unhealthy(),
+        [Reason::StoreUnreachable {
+            error,
+            since: at(1)
+        }]
+    );
     assert!(log.ready());
     log.probed(Ok(()), at(3));
     assert!(log.healthy());
