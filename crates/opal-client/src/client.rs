@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::callbacks::{CallbackRegister, Reporter, ReporterOptions, ServerReports};
+use crate::callbacks::{CallbackRegister, Callbacks, Reporter, ReporterOptions, ServerReports};
 use crate::config::{ClientConfig, EmbeddedConfig, StoreConfig};
 use crate::engine::{self, EngineEvent, InlineOpa, InlineOpaConfig};
 use crate::fetch::{Fetcher, HttpFetchProvider};
@@ -24,7 +24,6 @@ use crate::policy_store::{EmbeddedStore, MemoryStore, OpaOptions, OpaStore, Poli
 use crate::probe::Probe;
 use crate::router::router;
 use crate::server_api::ServerApi;
-use crate::reports::Reports;
 use crate::transactions::{EnabledUpdaters, TransactionLog};
 use crate::updater::{Command, Updater, UpdaterParts};
 
@@ -60,7 +59,9 @@ pub enum StartError {
     #[error("no policy engine to run")]
     Executable(#[from] engine::ExecutableError),
     /// No engine can be run as the settings ask.
-    #[error("no `opa` was found, and the embedded engine cannot do what OPAL_INLINE_OPA_CONFIG asks for: {option}; install `opa` or set OPAL_INLINE_OPA_EXEC_PATH")]
+    #[error(
+        "no `opa` was found, and the embedded engine cannot do what OPAL_INLINE_OPA_CONFIG asks for: {option}; install `opa` or set OPAL_INLINE_OPA_EXEC_PATH"
+    )]
     NoEngine {
         /// What it asks for.
         option: String,
@@ -209,11 +210,11 @@ fn updater_parts(
         store: Arc::clone(&store.store),
         store_is_elsewhere: store.is_elsewhere,
         transactions: transactions.clone(),
-        reports: reports(config, http, tasks),
+        reporter: reporter(config, http, tasks),
     }
 }
 
-fn reports(config: &ClientConfig, http: reqwest::Client, tasks: TaskSpawner) -> Option<Reports> {
+fn reporter(config: &ClientConfig, http: reqwest::Client, tasks: TaskSpawner) -> Option<Reporter> {
     let callbacks = &config.callbacks;
     if !callbacks.enabled {
         return None;
@@ -229,7 +230,12 @@ fn reports(config: &ClientConfig, http: reqwest::Client, tasks: TaskSpawner) -> 
         server,
     };
     let register = CallbackRegister::new(callbacks.default_config.clone(), &callbacks.targets);
-    Some(Reports::new(Reporter::new(http, options), register, tasks))
+    Some(Reporter::new(
+        http,
+        options,
+        Callbacks::new(register),
+        tasks,
+    ))
 }
 
 /// The policy store, and the engine that has to run for it.
@@ -271,9 +277,7 @@ impl Store {
                 let path = opal_runtime::paths::search_path();
                 let found = engine::find_executable(inline.exec_path.as_deref(), path.as_deref());
                 match (found, fallback) {
-                    (Ok(program), _) => {
-                        Self::opa(opa, http, Runs::Opa(program, inline.clone()))
-                    }
+                    (Ok(program), _) => Self::opa(opa, http, Runs::Opa(program, inline.clone())),
                     (Err(error), _) if inline.exec_path.is_some() => Err(error.into()),
                     (Err(error), Ok(embedded)) => {
                         warn!("Using the embedded policy engine: {error}");
@@ -320,17 +324,25 @@ impl Store {
             Runs::Nothing => {}
             Runs::Embedded(listener, engine) => {
                 let address = self.engine_address;
-                info!("The embedded policy engine listens on {}", address.map_or_else(String::new, |a| a.to_string()));
+                info!(
+                    "The embedded policy engine listens on {}",
+                    address.map_or_else(String::new, |a| a.to_string())
+                );
                 tasks.spawn("engine", opal_engine::serve(listener, engine, shutdown));
             }
             Runs::Opa(program, config) => {
                 if config.v0_compatible {
-                    info!("Running OPA with --v0-compatible; OPAL_OPA_V0_COMPAT=false turns it off");
+                    info!(
+                        "Running OPA with --v0-compatible; OPAL_OPA_V0_COMPAT=false turns it off"
+                    );
                 }
                 let (events, happened) = mpsc::channel(WAITING);
                 let opa = InlineOpa::new(program, config, self.store, events);
                 tasks.spawn("inline-opa", opa.run(shutdown.clone()));
-                tasks.spawn("engine-events", refill(happened, commands.clone(), shutdown));
+                tasks.spawn(
+                    "engine-events",
+                    refill(happened, commands.clone(), shutdown),
+                );
             }
         }
     }

@@ -26,7 +26,6 @@ pub mod policy;
 pub mod policy_store;
 mod probe;
 pub mod record;
-pub mod reports;
 mod router;
 pub mod server_api;
 pub mod transactions;

@@ -158,7 +158,12 @@ mod tests {
             StoreChange::Patch { path, .. } => format!("patch {path}"),
             StoreChange::Delete { path } => format!("delete {path}"),
         };
-        record.replay().unwrap_or_default().iter().map(shown).collect()
+        record
+            .replay()
+            .unwrap_or_default()
+            .iter()
+            .map(shown)
+            .collect()
     }
 
     #[test]
@@ -177,11 +182,19 @@ mod tests {
             path: DataPath::parse("/a/b").unwrap(),
             operations: Vec::new(),
         };
-        for change in [put_at("/a/b"), put_at("/ab"), patch.clone(), put_at("/a"), patch] {
+        for change in [
+            put_at("/a/b"),
+            put_at("/ab"),
+            patch.clone(),
+            put_at("/a"),
+            patch,
+        ] {
             record.data_applied(&change);
         }
         assert_eq!(paths(&record), ["put /ab", "put /a", "patch /a/b"]);
-        record.data_applied(&StoreChange::Delete { path: DataPath::parse("/a").unwrap() });
+        record.data_applied(&StoreChange::Delete {
+            path: DataPath::parse("/a").unwrap(),
+        });
         assert_eq!(paths(&record), ["put /ab", "delete /a"]);
     }
 }

@@ -53,8 +53,7 @@ async fn trigger_policy(State(app): State<App>) -> Response {
 /// them.
 async fn trigger_data(State(app): State<App>) -> Response {
     if !app.data_updater {
-        let text =
-            "Data Updater is currently disabled. Dynamic data updates are not available.";
+        let text = "Data Updater is currently disabled. Dynamic data updates are not available.";
         return refusal(StatusCode::SERVICE_UNAVAILABLE, text);
     }
     let (answer, answered) = oneshot::channel();

@@ -64,8 +64,7 @@ impl TransactionLog {
         let outcome = outcome.map_err(|error| chain(&error));
         let was_reachable = self.read(TransactionState::is_reachable);
         let is_reachable = outcome.is_ok();
-        self.log
-            .send_modify(|log| log.probed(outcome, Utc::now()));
+        self.log.send_modify(|log| log.probed(outcome, Utc::now()));
         was_reachable != is_reachable
     }
 

@@ -29,7 +29,8 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use crate::record::Record;
-use crate::reports::Reports;
+
+use crate::callbacks::Reporter;
 use crate::data::intake::{Bursts, Interests, Subject, target};
 use crate::data::queue::{Failure, Fetch, Job, Notice, Outcome, Queue, Retry, Seq, Write};
 use crate::data::sources::{self, Polled};
@@ -39,7 +40,6 @@ use crate::policy::sync::{BundleRequest, PolicySync};
 use crate::policy_store::{PolicyStore, StoreChange, StoreError};
 use crate::server_api::{ServerApi, ServerApiError};
 use crate::transactions::TransactionLog;
-
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -84,7 +84,7 @@ pub struct UpdaterParts {
     /// What succeeded and what fails.
     pub transactions: TransactionLog,
     /// Who is told; nobody if `None`.
-    pub reports: Option<Reports>,
+    pub reporter: Option<Reporter>,
 }
 
 impl std::fmt::Debug for UpdaterParts {
@@ -339,7 +339,9 @@ impl Updater {
         let failed = outcomes.iter().find_map(|outcome| outcome.as_ref().err());
         if let Some(error) = failed {
             let error = chain(error);
-            warn!("Could not fill the policy engine from our record, taking everything anew: {error}");
+            warn!(
+                "Could not fill the policy engine from our record, taking everything anew: {error}"
+            );
             self.take_everything();
         } else {
             info!("The policy engine holds again what it held");
@@ -369,7 +371,10 @@ impl Updater {
                 let Some(pause) = retry.delay(attempt, &mut rand::rng()) else {
                     return Err(error);
                 };
-                debug!("Could not fetch the bundle, trying again: {}", chain(&error));
+                debug!(
+                    "Could not fetch the bundle, trying again: {}",
+                    chain(&error)
+                );
                 let asked = error.retry_after().unwrap_or_default();
                 tokio::time::sleep(pause.max(asked)).await;
             }
@@ -386,7 +391,9 @@ impl Updater {
                 warn!("Could not fetch the policy bundle, trying again: {error}");
                 let id = Uuid::new_v4().simple().to_string();
                 let remote = self.parts.api.policy_url();
-                self.parts.transactions.policy_unfetched(&id, remote, &error);
+                self.parts
+                    .transactions
+                    .policy_unfetched(&id, remote, &error);
                 self.policy_failed(&error);
             }
         }
@@ -412,7 +419,9 @@ impl Updater {
                     "The policy store holds commit {}",
                     commit.short()
                 );
-                self.parts.transactions.policy_succeeded(commit, remote, self.bundle_began);
+                self.parts
+                    .transactions
+                    .policy_succeeded(commit, remote, self.bundle_began);
                 self.policy_succeeded(commit.clone());
             }
             Err(error) => {
@@ -421,7 +430,9 @@ impl Updater {
                 for problem in error.problems() {
                     warn!(policy.head = %commit, "{problem}");
                 }
-                self.parts.transactions.policy_refused(commit, remote, &error, self.bundle_began);
+                self.parts
+                    .transactions
+                    .policy_refused(commit, remote, &error, self.bundle_began);
                 self.policy_failed(&text);
             }
         }
@@ -445,14 +456,14 @@ impl Updater {
         policy_hash: Option<CommitHash>,
         user_data: serde_json::Map<String, serde_json::Value>,
     ) {
-        if let Some(reports) = &self.parts.reports {
+        if let Some(reporter) = &self.parts.reporter {
             let report = DataUpdateReport {
                 update_id: None,
                 reports: Vec::new(),
                 policy_hash,
                 user_data,
             };
-            reports.send(report, UpdateCallback::default());
+            reporter.report(report, UpdateCallback::default());
         }
     }
 }
@@ -467,7 +478,11 @@ impl Updater {
         if !self.parts.data {
             return;
         }
-        let mut waiting = self.load.take().map(|load| load.waiting).unwrap_or_default();
+        let mut waiting = self
+            .load
+            .take()
+            .map(|load| load.waiting)
+            .unwrap_or_default();
         waiting.extend(answer);
         self.load = Some(Load {
             work: self.ask_for_sources(Duration::ZERO),
@@ -683,9 +698,7 @@ impl Updater {
                     refused: false,
                     hash: Some(hash(document)),
                 },
-                Outcome::Failing { error, document } => {
-                    Settled::failing(error, document.map(hash))
-                }
+                Outcome::Failing { error, document } => Settled::failing(error, document.map(hash)),
                 Outcome::Refused {
                     error,
                     document,
@@ -719,7 +732,10 @@ impl Updater {
             Some(error) => {
                 let url = opal_protocol::RedactedUrl::new(&entry.url);
                 let path = &entry.dst_path;
-                warn!(update.id = id, "The entry `{url}` for `{path}` failed: {error}");
+                warn!(
+                    update.id = id,
+                    "The entry `{url}` for `{path}` failed: {error}"
+                );
                 match settled.refused {
                     true => transactions.entry_refused(&id, entry, error),
                     false => transactions.entry_failing(&id, entry, error),
@@ -754,7 +770,7 @@ impl Updater {
         if !complete {
             return;
         }
-        let (Some(progress), Some(reports)) = (self.updates.remove(&update), &self.parts.reports)
+        let (Some(progress), Some(reporter)) = (self.updates.remove(&update), &self.parts.reporter)
         else {
             return;
         };
@@ -768,7 +784,7 @@ impl Updater {
             policy_hash: None,
             user_data,
         };
-        reports.send(report, progress.callback);
+        reporter.report(report, progress.callback);
     }
 }
 
@@ -802,13 +818,11 @@ fn error_data(error: &str) -> serde_json::Map<String, serde_json::Value> {
 }
 
 /// What the store is to do for each write; what is no write at all is refused.
-#[expect(clippy::type_complexity, reason = "two lists, each named by its element")]
-fn changes(
-    writes: Vec<Write>,
-) -> (
-    Vec<(Seq, StoreChange)>,
-    Vec<(Seq, Result<(), Failure>)>,
-) {
+#[expect(
+    clippy::type_complexity,
+    reason = "two lists, each named by its element"
+)]
+fn changes(writes: Vec<Write>) -> (Vec<(Seq, StoreChange)>, Vec<(Seq, Result<(), Failure>)>) {
     let (mut changes, mut refused) = (Vec::new(), Vec::new());
     for write in writes {
         let (path, document) = (write.path, write.document);

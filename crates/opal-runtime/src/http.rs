@@ -129,7 +129,9 @@ pub fn tls_config(ca_file: Option<&Path>) -> Result<Option<Arc<ClientConfig>>, H
         path: path.to_owned(),
     };
     for certificate in CertificateDer::pem_slice_iter(&pem) {
-        roots.add(certificate.map_err(|_| bad())?).map_err(|_| bad())?;
+        roots
+            .add(certificate.map_err(|_| bad())?)
+            .map_err(|_| bad())?;
     }
     if roots.is_empty() {
         return Err(bad());

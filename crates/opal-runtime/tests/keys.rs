@@ -202,9 +202,7 @@ fn elliptic_keys_are_read_in_every_form() {
         )
         .run(
             "openssl",
-            &format!(
-                "ec -in {curve}.pem -aes256 -passout pass:secret -out {curve}.e.pem"
-            ),
+            &format!("ec -in {curve}.pem -aes256 -passout pass:secret -out {curve}.e.pem"),
         )
         .run(
             "openssl",

@@ -93,28 +93,43 @@ impl Demo {
         println!("  repository  {repo}");
         println!("  server      http://{}", stack.server);
         println!("  client      http://{}", stack.client);
-        println!("  engine      http://{}   (open it in a browser)", stack.engine);
+        println!(
+            "  engine      http://{}   (open it in a browser)",
+            stack.engine
+        );
         stack.wait_until_ready(PATIENCE).await?;
-        println!("Ready after {}, keys made and repository cloned.", millis(started));
+        println!(
+            "Ready after {}, keys made and repository cloned.",
+            millis(started)
+        );
         let http = opal_runtime::http::client(&Default::default())?;
         Ok(Self { stack, http })
     }
 
     /// The two roads, each with a decision before and after.
     async fn show(&self, repository: &PolicyRepository) -> anyhow::Result<()> {
-        let comment = Question { user: "bob", action: "comment" };
-        let write = Question { user: "bob", action: "write" };
+        let comment = Question {
+            user: "bob",
+            action: "comment",
+        };
+        let write = Question {
+            user: "bob",
+            action: "write",
+        };
 
         println!("\n1. A decision: bob is a viewer.");
         self.expect(comment, false).await?;
 
         println!("\n2. A commit lets viewers comment; a signed webhook says so.");
         let (old, new) = NEW_GRANT;
-        repository.write("rbac.rego", &POLICY.replace(old, new)).await?;
+        repository
+            .write("rbac.rego", &POLICY.replace(old, new))
+            .await?;
         repository.commit("Let viewers comment").await?;
         let committed = Instant::now();
         self.push_webhook(repository).await?;
-        self.await_answer(comment, true, committed, "commit").await?;
+        self.await_answer(comment, true, committed, "commit")
+            .await?;
 
         println!("\n3. A data update makes bob an editor.");
         self.expect(write, false).await?;
@@ -165,7 +180,10 @@ impl Demo {
             }
         }
         let Question { user, action } = question;
-        println!("   may {user} {action}?  {expected}   ({} from {event} to new answer)", millis(since));
+        println!(
+            "   may {user} {action}?  {expected}   ({} from {event} to new answer)",
+            millis(since)
+        );
         Ok(())
     }
 
@@ -208,7 +226,10 @@ impl Demo {
         let token = self.stack.tokens.data_source.expose_secret();
         let body = webhook_body(repository);
         let signature = self.signature(&body);
-        let question = Question { user: "bob", action: "write" };
+        let question = Question {
+            user: "bob",
+            action: "write",
+        };
         println!("\nGo on by yourself:");
         println!("\n# a decision");
         println!(

@@ -36,7 +36,10 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         ..EngineOptions::default()
     });
     let edits = load_paths(&options.files)?;
-    engine.apply(vec![edits]).into_iter().collect::<Result<Vec<_>, _>>()?;
+    engine
+        .apply(vec![edits])
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()?;
     let listener = TcpListener::bind(&options.addr)
         .await
         .with_context(|| format!("could not listen on `{}`", options.addr))?;

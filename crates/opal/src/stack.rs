@@ -106,7 +106,9 @@ impl Stack {
 }
 
 fn settings(program: Program, variables: &[(&str, String)]) -> Settings {
-    let variables = variables.iter().map(|(name, value)| (*name, value.as_str()));
+    let variables = variables
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()));
     let environment = Environment::of(variables);
     Settings::collect(program, &CommandLine::default(), &environment)
 }
@@ -119,14 +121,26 @@ fn server_config(options: &StackOptions<'_>, keys: &Keys) -> anyhow::Result<Serv
         ("OPAL_POLICY_REPO_MAIN_BRANCH", options.branch.to_owned()),
         ("OPAL_POLICY_REPO_CLONE_PATH", clones.display().to_string()),
         ("OPAL_POLICY_REPO_REUSE_CLONE_PATH", "true".to_owned()),
-        ("OPAL_POLICY_REPO_POLLING_INTERVAL", options.polling.to_string()),
-        ("OPAL_POLICY_REPO_WEBHOOK_SECRET", keys.webhook.expose_secret().to_owned()),
+        (
+            "OPAL_POLICY_REPO_POLLING_INTERVAL",
+            options.polling.to_string(),
+        ),
+        (
+            "OPAL_POLICY_REPO_WEBHOOK_SECRET",
+            keys.webhook.expose_secret().to_owned(),
+        ),
         ("OPAL_AUTH_PRIVATE_KEY", keys.private.clone()),
         ("OPAL_AUTH_PUBLIC_KEY", keys.public.clone()),
         ("OPAL_AUTH_PUBLIC_KEY_FORMAT", "pem".to_owned()),
-        ("OPAL_AUTH_MASTER_TOKEN", keys.master.expose_secret().to_owned()),
+        (
+            "OPAL_AUTH_MASTER_TOKEN",
+            keys.master.expose_secret().to_owned(),
+        ),
         // The default source is an empty document in place of everything; here there is no source.
-        ("OPAL_DATA_CONFIG_SOURCES", json!({"config": {"entries": []}}).to_string()),
+        (
+            "OPAL_DATA_CONFIG_SOURCES",
+            json!({"config": {"entries": []}}).to_string(),
+        ),
     ];
     let ((config, _), _) = ServerConfig::read(&settings(Program::Server, &variables))?;
     Ok(config)
@@ -181,7 +195,9 @@ impl Keys {
                 write_for_us_alone(&file, &text)?;
                 text
             }
-            Err(error) => return Err(error).context(format!("could not read `{}`", file.display())),
+            Err(error) => {
+                return Err(error).context(format!("could not read `{}`", file.display()));
+            }
         };
         let keys: Value = serde_json::from_str(&text)
             .with_context(|| format!("`{}` is not what we wrote; remove it", file.display()))?;
@@ -212,7 +228,11 @@ fn write_for_us_alone(file: &Path, text: &str) -> anyhow::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(file)?;
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)?;
     file.write_all(text.as_bytes())?;
     Ok(())
 }

@@ -53,10 +53,14 @@ impl PolicyRepository {
         tokio::fs::create_dir_all(path.join("users")).await?;
         let repository = Self { path };
         repository.git(&["init", "--quiet"]).await?;
-        repository.git(&["symbolic-ref", "HEAD", "refs/heads/main"]).await?;
+        repository
+            .git(&["symbolic-ref", "HEAD", "refs/heads/main"])
+            .await?;
         repository.write("rbac.rego", POLICY).await?;
         repository.write("users/data.json", USERS).await?;
-        repository.commit("Let editors write and viewers read").await?;
+        repository
+            .commit("Let editors write and viewers read")
+            .await?;
         Ok(repository)
     }
 
@@ -75,7 +79,12 @@ impl PolicyRepository {
 
     async fn git(&self, arguments: &[&str]) -> anyhow::Result<()> {
         let output = Command::new("git")
-            .args(["-c", "user.name=OPAL demo", "-c", "user.email=demo@localhost"])
+            .args([
+                "-c",
+                "user.name=OPAL demo",
+                "-c",
+                "user.email=demo@localhost",
+            ])
             .args(["-c", "commit.gpgsign=false"])
             .args(arguments)
             .current_dir(&self.path)

@@ -50,7 +50,11 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
             repo: &options.repo,
             branch: &options.branch,
             directory: &options.state_dir,
-            ports: [options.server_port, options.client_port, options.engine_port],
+            ports: [
+                options.server_port,
+                options.client_port,
+                options.engine_port,
+            ],
             polling: options.poll,
         },
         &tasks,
@@ -58,12 +62,21 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     .await?;
     let repo = RedactedUrl::new(&options.repo);
     println!("Following branch `{}` of {repo}", options.branch);
-    println!("  engine  http://{}   (a page to ask it in a browser)", stack.engine);
+    println!(
+        "  engine  http://{}   (a page to ask it in a browser)",
+        stack.engine
+    );
     println!("  client  http://{}/healthy", stack.client);
     println!("  server  http://{}", stack.server);
-    println!("Publish data with this token:\n  {}", stack.tokens.data_source.expose_secret());
-    println!("Sign webhooks (POST http://{}/webhook) with this secret:\n  {}", stack.server,
-        stack.tokens.webhook_secret.expose_secret());
+    println!(
+        "Publish data with this token:\n  {}",
+        stack.tokens.data_source.expose_secret()
+    );
+    println!(
+        "Sign webhooks (POST http://{}/webhook) with this secret:\n  {}",
+        stack.server,
+        stack.tokens.webhook_secret.expose_secret()
+    );
     match stack.wait_until_ready(Duration::from_secs(60)).await {
         Ok(()) => println!("The engine is ready."),
         // Nothing gives up: what is missing may still come.
