@@ -15,6 +15,7 @@
 
 pub mod backoff;
 pub mod config;
+pub mod daemon;
 pub mod http;
 pub mod paths;
 pub mod python;

@@ -5,8 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use opal_client::transactions::TransactionState;
 use opal_client::{Client, ClientConfig};
 use opal_runtime::Tasks;
+use opal_runtime::admin::{GenerateSecret, SecretFormat};
 use opal_runtime::config::{CommandLine, Environment, Program, Settings};
 use opal_server::{Server, ServerConfig};
 use secrecy::{ExposeSecret, SecretString};
@@ -86,22 +88,14 @@ impl Stack {
 
     /// Waits until the engine holds policy and data. What fails meanwhile is said on each change.
     pub(crate) async fn wait_until_ready(&self, limit: Duration) -> anyhow::Result<()> {
-        let transactions = self.client_handle.transactions();
-        let mut changes = transactions.changes();
-        let ready = async {
-            while !transactions.ready() {
-                if changes.changed().await.is_err() {
-                    break;
-                }
-            }
-        };
-        if tokio::time::timeout(limit, ready).await.is_err() {
-            bail!(
-                "the engine is not ready after {limit:?}: {}",
-                transactions.summary()
-            );
+        let mut changes = self.client_handle.transactions().changes();
+        let ready = changes.wait_for(TransactionState::ready);
+        if let Ok(Ok(_)) = tokio::time::timeout(limit, ready).await {
+            return Ok(());
         }
-        Ok(())
+        let missing = self.client_handle.transactions().read(TransactionState::unhealthy);
+        let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        bail!("the engine is not ready after {limit:?}: {}", missing.join("; "));
     }
 }
 
@@ -215,13 +209,21 @@ impl Keys {
 }
 
 fn new_keys() -> anyhow::Result<Value> {
-    let pair = opal_runtime::token::keys::generate()?;
+    let pair = opal_runtime::token::generate()?;
     Ok(json!({
         "private": pair.private_pem,
         "public": pair.public_pem,
-        "master": opal_runtime::admin::random_secret(),
-        "webhook": opal_runtime::admin::random_secret(),
+        "master": new_secret(),
+        "webhook": new_secret(),
     }))
+}
+
+fn new_secret() -> String {
+    let secret = GenerateSecret {
+        size: 32,
+        format: SecretFormat::UrlSafe,
+    };
+    secret.generate()
 }
 
 fn write_for_us_alone(file: &Path, text: &str) -> anyhow::Result<()> {

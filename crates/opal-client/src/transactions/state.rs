@@ -1,5 +1,6 @@
 //! The outcomes so far as a value: no clock, no lock, no I/O.
 
+use std::fmt;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -151,6 +152,21 @@ pub enum Reason {
         #[serde(serialize_with = "rfc3339")]
         since: DateTime<Utc>,
     },
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NothingStored {
+                kind: TransactionKind::Policy,
+            } => f.write_str("no policy has been stored"),
+            Self::NothingStored {
+                kind: TransactionKind::Data,
+            } => f.write_str("no data has been stored"),
+            Self::Failing(failing) => write!(f, "{}", failing.error),
+            Self::StoreUnreachable { error, .. } => write!(f, "the engine does not answer: {error}"),
+        }
+    }
 }
 
 /// The outcomes so far, and what they mean for health.
