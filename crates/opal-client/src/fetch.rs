@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 mod error;
-mod http;
+pub(crate) mod http;
 
 pub use error::FetchError;
 pub use http::{DEFAULT_ANSWER_LIMIT, HttpFetchProvider};

@@ -17,6 +17,7 @@
 pub mod admin;
 pub mod backoff;
 pub mod config;
+pub mod daemon;
 pub mod http;
 pub mod paths;
 pub mod python;

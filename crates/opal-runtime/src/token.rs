@@ -7,6 +7,7 @@
 mod algorithm;
 mod der;
 mod error;
+mod generate;
 mod jwks;
 pub mod keys;
 mod openssh;
@@ -25,6 +26,7 @@ use subtle::ConstantTimeEq;
 
 pub use algorithm::Algorithm;
 pub use error::TokenError;
+pub use generate::{GenerateError, GeneratedKey, generate};
 pub use jwks::jwks_json;
 pub use settings::ServerSecurity;
 pub use signer::{IssueError, IssuedToken, SignerError, TokenDetails, TokenSigner};

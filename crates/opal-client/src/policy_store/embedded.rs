@@ -87,7 +87,10 @@ impl Shared {
     fn apply(&self, batch: Vec<StoreChange>) -> Vec<Result<(), StoreError>> {
         // After a panic the record may be older than the data; the next bundle still removes and
         // writes what it names.
-        let mut held = self.static_data.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self
+            .static_data
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut ready = Vec::new();
         for change in batch {
@@ -140,7 +143,9 @@ impl Shared {
                     path: path.segments().to_vec(),
                     operations: plain.into_iter().map(operation).collect(),
                 };
-                Ok(prepared(vec![edit], move |error| patch.fails(error.to_string())))
+                Ok(prepared(vec![edit], move |error| {
+                    patch.fails(error.to_string())
+                }))
             }
             StoreChange::Delete { path } => {
                 let edits = self.deletions(&[path.clone()]);
@@ -213,7 +218,9 @@ impl Shared {
             let mut modules = bundle.policy_modules.iter();
             modules.any(|module| module.path.as_str() == id)
         };
-        let gone = gone.into_iter().filter(|id| stored.contains_key(id) && !is_written(id));
+        let gone = gone
+            .into_iter()
+            .filter(|id| stored.contains_key(id) && !is_written(id));
         edits.extend(gone.map(|id| Edit::DeletePolicy { id }));
         edits
     }

@@ -120,7 +120,7 @@ impl StoreError {
 }
 
 /// What is wrong with one file of a bundle, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct PolicyProblem {
     /// The file's path in the repository.
     pub file: String,

@@ -8,7 +8,9 @@ pub(super) fn is_system(id: &str, text: &str) -> bool {
     if id == HEALTH_CHECK_POLICY {
         return true;
     }
-    let package = text.lines().find_map(|line| line.trim_start().strip_prefix("package"));
+    let package = text
+        .lines()
+        .find_map(|line| line.trim_start().strip_prefix("package"));
     let name = package.unwrap_or_default().trim_start();
     let end = name.find(|c: char| !c.is_alphanumeric() && c != '_');
     &name[..end.unwrap_or(name.len())] == "system"

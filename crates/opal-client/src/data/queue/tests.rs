@@ -117,10 +117,7 @@ fn a_failed_entry_stops_holding_up_the_others_and_is_tried_again() {
     bench.write();
     assert!(bench.written.is_empty());
     let notices = bench.fail(first[0].0);
-    assert!(matches!(
-        notices[0].outcome,
-        Outcome::Failing { .. }
-    ));
+    assert!(matches!(notices[0].outcome, Outcome::Failing { .. }));
     assert!(bench.fetches().is_empty(), "not before its pause");
     let wake = bench.queue.next_wake().unwrap();
     bench.now = wake;
