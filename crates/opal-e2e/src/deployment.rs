@@ -100,7 +100,7 @@ impl Setup {
     ) -> anyhow::Result<()> {
         let mut deployment = Deployment::start(self).await?;
         let outcome = scenario(&mut deployment).await;
-        outcome.map_err(|error| anyhow!("{}\n{error:?}", deployment.logs()))
+        outcome.map_err(|error| anyhow!("{}\n{error:#}", deployment.logs()))
     }
 }
 
@@ -190,7 +190,7 @@ impl Deployment {
             directory,
         };
         let ready = deployment.wait_until_ready().await;
-        ready.map_err(|error| anyhow!("{}\n{error:?}", deployment.logs()))?;
+        ready.map_err(|error| anyhow!("{}\n{error:#}", deployment.logs()))?;
         Ok(deployment)
     }
 

@@ -6,6 +6,7 @@
 //! released pair included, so that a scenario which asks for too much is found out.
 
 pub mod deployment;
+pub mod peer;
 pub mod repo;
 pub mod scenario;
 

@@ -59,7 +59,7 @@ impl Service {
                 setting("OPAL_SERVER_BIND_PORT", &port),
                 setting("OPAL_SERVER_WORKER_COUNT", &1),
                 setting("OPAL_LOG_COLORIZE", &false),
-                setting("OPAL_LOG_LEVEL", &"DEBUG"),
+                setting("OPAL_LOG_LEVEL", &"INFO"),
                 setting(
                     "OPAL_ALL_DATA_URL",
                     &format!("http://127.0.0.1:{port}/policy-data"),
@@ -99,7 +99,7 @@ impl Service {
                 setting("OPAL_CLIENT_API_SERVER_PORT", &port),
                 setting("OPAL_CLIENT_API_SERVER_WORKER_COUNT", &1),
                 setting("OPAL_LOG_COLORIZE", &false),
-                setting("OPAL_LOG_LEVEL", &"DEBUG"),
+                setting("OPAL_LOG_LEVEL", &"INFO"),
                 setting(
                     "OPAL_STORE_BACKUP_PATH",
                     &directory.join("backup.json").display(),
