@@ -60,7 +60,8 @@ impl Peer {
 
     /// Sends anything.
     pub async fn send(&mut self, message: Message) -> anyhow::Result<()> {
-        Ok(self.socket.send(message).await?)
+        let sent = tokio::time::timeout(wait::LIMIT, self.socket.send(message)).await;
+        Ok(sent.context("the server reads nothing")??)
     }
 
     /// The next JSON frame; none if the server ended the connection.
