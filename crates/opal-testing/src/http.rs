@@ -1,4 +1,4 @@
-//! The least HTTP client a test needs: plain `http`, one connection for each request, a time limit.
+//! The least HTTP client a test needs: plain `http`, usually a connection for each request.
 
 use std::time::Duration;
 
@@ -6,10 +6,12 @@ use anyhow::{Context, ensure};
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use url::{Position, Url};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -98,43 +100,59 @@ impl Request {
     }
 
     async fn exchange(self) -> anyhow::Result<Answer> {
-        let url = Url::parse(&self.url)?;
+        Connection::open(&self.url).await?.send(self).await
+    }
+}
+
+/// One connection that serves request after request.
+#[derive(Debug)]
+pub struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    host: String,
+    _driver: JoinSet<()>,
+}
+
+impl Connection {
+    /// Connects to the host of `url`.
+    pub async fn open(url: &str) -> anyhow::Result<Self> {
+        let url = Url::parse(url)?;
         ensure!(url.scheme() == "http", "only plain http is supported here");
-        let host = &url[Position::BeforeHost..Position::AfterPort];
-        let addresses = url.socket_addrs(|| None)?;
-        let stream = TcpStream::connect(addresses.as_slice()).await?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let stream = TcpStream::connect(url.socket_addrs(|| None)?.as_slice()).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let mut driver = JoinSet::new();
+        driver.spawn(async {
+            // A failure shows as the error of the request it hit.
+            let _seen_by_the_request = connection.await;
+        });
+        Ok(Self {
+            sender,
+            host: url[Position::BeforeHost..Position::AfterPort].to_owned(),
+            _driver: driver,
+        })
+    }
 
-        let mut request = hyper::Request::builder()
-            .method(self.method)
+    /// Sends a request, without the time limit of [`Request::send`], and reads the whole answer.
+    pub async fn send(&mut self, request: Request) -> anyhow::Result<Answer> {
+        let url = Url::parse(&request.url)?;
+        let mut built = hyper::Request::builder()
+            .method(request.method)
             .uri(&url[Position::BeforePath..Position::AfterQuery])
-            .header(header::HOST, host)
-            .header(header::CONNECTION, "close");
-        for (name, value) in &self.headers {
-            request = request.header(name, value);
+            .header(header::HOST, &self.host);
+        for (name, value) in &request.headers {
+            built = built.header(name, value);
         }
-        let request = request.body(Full::new(self.body))?;
-
-        let answer = async {
-            let response = sender.send_request(request).await?;
-            let (head, body) = response.into_parts();
-            let body = body.collect().await?.to_bytes();
-            anyhow::Ok(Answer {
-                status: head.status,
-                headers: head.headers,
-                body,
-            })
-        };
-        tokio::pin!(answer, connection);
-        tokio::select! {
-            biased;
-            answer = &mut answer => answer,
-            ended = &mut connection => {
-                ended?;
-                answer.await
-            }
-        }
+        self.sender.ready().await?;
+        let response = self
+            .sender
+            .send_request(built.body(Full::new(request.body))?)
+            .await?;
+        let (head, body) = response.into_parts();
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body: body.collect().await?.to_bytes(),
+        })
     }
 }
 
