@@ -10,7 +10,7 @@ use anyhow::Context;
 /// Generous, because a loaded machine is slow and a passing test never waits this long.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Waits until `condition` holds and returns what it yields.
 ///
