@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, anyhow, ensure};
 use hmac::{Hmac, Mac};
+use opal_protocol::CommitHash;
 use opal_testing::binaries::{self, Kind};
 use opal_testing::fake_data_source::{FakeDataSource, Reply};
+use opal_testing::git_repo::{Commit, TestRepo};
 use opal_testing::http::{self, Answer};
 use opal_testing::keys::Keys;
 use opal_testing::ports::free_port;
@@ -15,8 +17,6 @@ use opal_testing::wait;
 use serde_json::{Value, json};
 use sha2::Sha256;
 use tempfile::TempDir;
-
-use crate::repo::{BRANCH, PolicyRepo};
 
 const WEBHOOK_SECRET: &str = "webhook-secret";
 /// What the data source wants to see before it gives the base data.
@@ -108,7 +108,7 @@ impl Setup {
 #[derive(Debug)]
 pub struct Deployment {
     /// The policy repository.
-    pub repo: PolicyRepo,
+    pub repo: TestRepo,
     /// Gives the base data at `/base`, takes reports at `/report`, answers whatever else a test sets.
     pub source: FakeDataSource,
     /// `opal-server`.
@@ -138,8 +138,8 @@ impl Deployment {
             "/base",
             Reply::json(&base_data()).needing("x-source-key", SOURCE_KEY),
         );
-        let repo = PolicyRepo::create(directory.path())?;
-        crate::scenario::first_commit(&repo)?;
+        let mut repo = TestRepo::empty()?;
+        crate::scenario::first_commit(repo.commit()?)?.push()?;
 
         let settings = server_settings(&setup, &keys, &repo, &source);
         let server = Service::server(setup.server, directory.path(), settings).await?;
@@ -212,8 +212,8 @@ impl Deployment {
             return Ok(());
         }
         let payload = json!({
-            "ref": format!("refs/heads/{BRANCH}"),
-            "repository": {"git_url": self.repo.url()},
+            "ref": format!("refs/heads/{}", self.repo.branch()),
+            "repository": {"git_url": self.repo.path()},
         })
         .to_string();
         let mut mac = Hmac::<Sha256>::new_from_slice(WEBHOOK_SECRET.as_bytes())?;
@@ -235,9 +235,12 @@ impl Deployment {
         Ok(())
     }
 
-    /// Commits the work tree and announces it.
-    pub async fn commit(&self, message: &str) -> anyhow::Result<String> {
-        let commit = self.repo.commit(message)?;
+    /// Pushes a commit and announces it.
+    pub async fn commit(
+        &mut self,
+        change: impl FnOnce(Commit<'_>) -> anyhow::Result<Commit<'_>>,
+    ) -> anyhow::Result<CommitHash> {
+        let commit = change(self.repo.commit()?)?.push()?;
         self.announce_push().await?;
         Ok(commit)
     }
@@ -316,6 +319,16 @@ impl Deployment {
         .await
     }
 
+    /// The paths of all policy modules in the head commit.
+    pub fn policies(&self) -> anyhow::Result<BTreeSet<String>> {
+        let head = self.repo.head()?;
+        let listing = self
+            .repo
+            .git(&["ls-tree", "-r", "--name-only", head.as_str()])?;
+        let modules = listing.lines().filter(|path| path.ends_with(".rego"));
+        Ok(modules.map(str::to_owned).collect())
+    }
+
     /// The ids of all policies in the engine.
     pub async fn policy_ids(&self) -> anyhow::Result<BTreeSet<String>> {
         let answer = http::get(self.engine_url("/v1/policies"))
@@ -349,7 +362,7 @@ impl Deployment {
 
     /// Waits until the engine holds the policies of the head commit, and `data`, and nothing else.
     pub async fn wait_for_state(&self, data: &Value) -> anyhow::Result<()> {
-        let policies = self.repo.policies()?;
+        let policies = self.policies()?;
         wait::until("the engine to hold what it should", async || {
             let held = self.policy_ids().await?;
             ensure!(
@@ -389,7 +402,7 @@ pub fn base_data() -> Value {
 fn server_settings(
     setup: &Setup,
     keys: &Keys,
-    repo: &PolicyRepo,
+    repo: &TestRepo,
     source: &FakeDataSource,
 ) -> Vec<Setting> {
     let polling_interval = match setup.announce {
@@ -404,8 +417,8 @@ fn server_settings(
         "dst_path": "/base",
     }]}});
     [
-        setting("OPAL_POLICY_REPO_URL", &repo.url()),
-        setting("OPAL_POLICY_REPO_MAIN_BRANCH", &BRANCH),
+        setting("OPAL_POLICY_REPO_URL", &repo.path().display()),
+        setting("OPAL_POLICY_REPO_MAIN_BRANCH", &repo.branch()),
         setting("OPAL_POLICY_REPO_POLLING_INTERVAL", &polling_interval),
         setting("OPAL_POLICY_REPO_WEBHOOK_SECRET", &WEBHOOK_SECRET),
         setting("OPAL_DATA_CONFIG_SOURCES", &sources),

@@ -7,7 +7,6 @@
 
 pub mod deployment;
 pub mod peer;
-pub mod repo;
 pub mod scenario;
 
 pub use deployment::{Announce, Deployment, Engine, Setup};

@@ -1,11 +1,12 @@
 //! What users do, and what they must see.
 
 use anyhow::ensure;
+use opal_testing::fake_data_source::Reply;
+use opal_testing::git_repo::Commit;
 use opal_testing::wait;
 use serde_json::{Value, json};
 
 use crate::deployment::{Deployment, base_data};
-use crate::repo::PolicyRepo;
 
 /// The package prefix of every policy here, so that what rules define can be told from data.
 pub const RULES: &str = "rules";
@@ -37,14 +38,14 @@ pub fn first_data() -> Value {
     json!({"app": {"roles": first_roles()}, "base": base_data()})
 }
 
-/// Fills a repository with what every deployment begins with.
-pub fn first_commit(repo: &PolicyRepo) -> anyhow::Result<String> {
-    repo.write("app/allow.rego", ALLOW)?;
-    repo.write("app/roles/data.json", &first_roles().to_string())?;
-    repo.write("lib/grants.rego", GRANTS)?;
-    repo.write("modern/active.rego", ACTIVE)?;
-    repo.write("README.md", "Not a policy.\n")?;
-    repo.commit("First policies")
+/// Adds what every deployment begins with.
+pub fn first_commit(commit: Commit<'_>) -> anyhow::Result<Commit<'_>> {
+    commit
+        .file("app/allow.rego", ALLOW)?
+        .file("app/roles/data.json", &first_roles().to_string())?
+        .file("lib/grants.rego", GRANTS)?
+        .file("modern/active.rego", ACTIVE)?
+        .file("README.md", "Not a policy.\n")
 }
 
 /// The question that most scenarios ask.
@@ -59,8 +60,7 @@ pub async fn both_roads(deployment: &mut Deployment) -> anyhow::Result<()> {
 }
 
 /// A commit that adds, changes, renames or deletes reaches the engine.
-pub async fn commits_change_decisions(deployment: &Deployment) -> anyhow::Result<()> {
-    let repo = &deployment.repo;
+pub async fn commits_change_decisions(deployment: &mut Deployment) -> anyhow::Result<()> {
     let always = json!(true);
     let never = json!(false);
     deployment
@@ -71,46 +71,48 @@ pub async fn commits_change_decisions(deployment: &Deployment) -> anyhow::Result
         .await?;
     deployment.wait_for_state(&first_data()).await?;
 
-    repo.write("extra/answer.rego", "package rules.extra\nanswer = 42\n")?;
-    deployment.commit("Add a module").await?;
+    let answer = "package rules.extra\nanswer = 42\n";
+    deployment
+        .commit(|commit| commit.file("extra/answer.rego", answer))
+        .await?;
     deployment
         .wait_for_decision("rules/extra/answer", &json!({}), &json!(42))
         .await?;
 
-    repo.write("lib/grants.rego", WIDER_GRANTS)?;
-    deployment.commit("Change a module").await?;
+    deployment
+        .commit(|commit| commit.file("lib/grants.rego", WIDER_GRANTS))
+        .await?;
     deployment
         .wait_for_decision("rules/app/allow", &asks("bob", "write"), &always)
         .await?;
 
-    repo.rename("extra/answer.rego", "moved/answer.rego")?;
-    deployment.commit("Rename a module").await?;
+    let (old, new) = ("extra/answer.rego", "moved/answer.rego");
+    deployment
+        .commit(|commit| Ok(commit.rename(old, new)))
+        .await?;
     deployment.wait_for_state(&first_data()).await?;
     deployment
         .wait_for_decision("rules/extra/answer", &json!({}), &json!(42))
         .await?;
 
-    repo.remove("moved/answer.rego")?;
-    deployment.commit("Delete a module").await?;
+    deployment.commit(|commit| Ok(commit.remove(new))).await?;
     deployment.wait_for_state(&first_data()).await?;
     deployment
         .wait_for_decision("rules/extra/answer", &json!({}), &Value::Null)
         .await?;
 
-    repo.rename("app/roles/data.json", "staff/roles/data.json")?;
-    repo.write(
-        "app/allow.rego",
-        &ALLOW.replace("data.app.roles", "data.staff.roles"),
-    )?;
-    deployment.commit("Move data, and what reads it").await?;
+    let (old, new) = ("app/roles/data.json", "staff/roles/data.json");
+    let reads_new = ALLOW.replace("data.app.roles", "data.staff.roles");
+    deployment
+        .commit(|commit| commit.rename(old, new).file("app/allow.rego", &reads_new))
+        .await?;
     let moved = json!({"staff": {"roles": first_roles()}, "base": base_data()});
     deployment.wait_for_state(&moved).await?;
     deployment
         .wait_for_decision("rules/app/allow", &asks("alice", "write"), &always)
         .await?;
 
-    repo.remove("staff/roles/data.json")?;
-    deployment.commit("Delete data").await?;
+    deployment.commit(|commit| Ok(commit.remove(new))).await?;
     deployment
         .wait_for_state(&json!({"base": base_data()}))
         .await?;
@@ -118,10 +120,7 @@ pub async fn commits_change_decisions(deployment: &Deployment) -> anyhow::Result
         .wait_for_decision("rules/app/allow", &asks("alice", "write"), &never)
         .await?;
 
-    repo.write("app/roles/data.json", &first_roles().to_string())?;
-    repo.write("app/allow.rego", ALLOW)?;
-    repo.write("lib/grants.rego", GRANTS)?;
-    deployment.commit("Back to the first policies").await?;
+    deployment.commit(first_commit).await?;
     deployment.wait_for_state(&first_data()).await?;
     deployment
         .wait_for_decision("rules/app/allow", &asks("bob", "write"), &never)
@@ -171,7 +170,7 @@ pub async fn data_updates_change_decisions(deployment: &Deployment) -> anyhow::R
     saved(deployment, "patch-inline").await?;
 
     let tenant = json!({"plan": "large", "seats": 3, "of": ["a", "b"]});
-    let reply = opal_testing::fake_data_source::Reply::json(&tenant);
+    let reply = Reply::json(&tenant);
     deployment.source.set(
         "/tenants/7",
         reply.needing("x-tenant-key", "key of tenant 7"),
@@ -229,18 +228,18 @@ async fn saved(deployment: &Deployment, id: &str) -> anyhow::Result<()> {
 }
 
 /// What a commit and an update must still do after something was taken away and put back.
-pub async fn both_roads_still_work(deployment: &Deployment, mark: u32) -> anyhow::Result<()> {
+pub async fn both_roads_still_work(deployment: &mut Deployment, mark: u32) -> anyhow::Result<()> {
     let rule = format!("package rules.mark\nmark = {mark}\n");
-    deployment.repo.write("mark/mark.rego", &rule)?;
-    deployment.commit(&format!("Mark {mark}")).await?;
+    deployment
+        .commit(|commit| commit.file("mark/mark.rego", &rule))
+        .await?;
     deployment
         .wait_for_decision("rules/mark/mark", &json!({}), &json!(mark))
         .await?;
 
-    deployment.source.set(
-        "/mark",
-        opal_testing::fake_data_source::Reply::json(&json!({"n": mark})),
-    );
+    deployment
+        .source
+        .set("/mark", Reply::json(&json!({"n": mark})));
     let update = json!({"entries": [
         {"url": deployment.source.url("/mark"), "topics": ["policy_data"], "dst_path": "/mark"},
     ]});

@@ -17,12 +17,15 @@ async fn a_commit_that_does_not_parse_leaves_the_embedded_engine_as_it_was() -> 
     Setup::ours(Engine::Embedded)
         .run(async |deployment| {
             let held = deployment.policy_ids().await?;
-            deployment.repo.write("broken/broken.rego", broken)?;
             // Right, but part of the same bundle: refused whole, it must not be half there.
+            let answer = "package rules.extra\nanswer = 42\n";
             deployment
-                .repo
-                .write("extra/answer.rego", "package rules.extra\nanswer = 42\n")?;
-            deployment.commit("Does not parse").await?;
+                .commit(|commit| {
+                    commit
+                        .file("broken/broken.rego", broken)?
+                        .file("extra/answer.rego", answer)
+                })
+                .await?;
             deployment
                 .client
                 .wait_for_log(&["broken/broken.rego"])
@@ -31,10 +34,12 @@ async fn a_commit_that_does_not_parse_leaves_the_embedded_engine_as_it_was() -> 
             let now = deployment.policy_ids().await?;
             ensure!(now == held, "half of the bundle was applied: {now:?}");
 
+            let mended = "package rules.broken
+allow = 1
+";
             deployment
-                .repo
-                .write("broken/broken.rego", "package rules.broken\nallow = 1\n")?;
-            deployment.commit("Parses").await?;
+                .commit(|commit| commit.file("broken/broken.rego", mended))
+                .await?;
             deployment.wait_for_state(&first_data()).await?;
             deployment
                 .wait_for_decision("rules/extra/answer", &json!({}), &json!(42))
@@ -48,11 +53,14 @@ async fn a_module_that_opa_refuses_is_named_and_the_rest_applied() -> anyhow::Re
     let broken = "package rules.broken\n\nallow {\n    input.user ==\n}\n";
     Setup::ours(Engine::InlineOpa)
         .run(async |deployment| {
-            deployment.repo.write("broken/broken.rego", broken)?;
+            let answer = "package rules.extra\nanswer = 42\n";
             deployment
-                .repo
-                .write("extra/answer.rego", "package rules.extra\nanswer = 42\n")?;
-            deployment.commit("Does not parse").await?;
+                .commit(|commit| {
+                    commit
+                        .file("broken/broken.rego", broken)?
+                        .file("extra/answer.rego", answer)
+                })
+                .await?;
             deployment
                 .client
                 .wait_for_log(&["broken/broken.rego"])
@@ -61,10 +69,12 @@ async fn a_module_that_opa_refuses_is_named_and_the_rest_applied() -> anyhow::Re
                 .wait_for_decision("rules/extra/answer", &json!({}), &json!(42))
                 .await?;
 
+            let mended = "package rules.broken
+allow = 1
+";
             deployment
-                .repo
-                .write("broken/broken.rego", "package rules.broken\nallow = 1\n")?;
-            deployment.commit("Parses").await?;
+                .commit(|commit| commit.file("broken/broken.rego", mended))
+                .await?;
             deployment.wait_for_state(&first_data()).await
         })
         .await
@@ -74,17 +84,17 @@ async fn a_module_that_opa_refuses_is_named_and_the_rest_applied() -> anyhow::Re
 async fn a_data_file_that_is_not_json_leaves_the_last_good_data() -> anyhow::Result<()> {
     Setup::ours(Engine::Embedded)
         .run(async |deployment| {
+            let text = "{\"alice\": \"admin\",}";
             deployment
-                .repo
-                .write("app/roles/data.json", "{\"alice\": \"admin\",}")?;
-            deployment.commit("Not JSON").await?;
+                .commit(|commit| commit.file("app/roles/data.json", text))
+                .await?;
             deployment.client.wait_for_log(&["app/roles"]).await?;
             still_the_first_decisions(deployment).await?;
 
+            let text = "{\"bob\": \"admin\"}";
             deployment
-                .repo
-                .write("app/roles/data.json", "{\"bob\": \"admin\"}")?;
-            deployment.commit("JSON").await?;
+                .commit(|commit| commit.file("app/roles/data.json", text))
+                .await?;
             let (allowed, question) = (json!(true), asks("bob", "write"));
             deployment
                 .wait_for_decision("rules/app/allow", &question, &allowed)

@@ -1,26 +1,27 @@
 //! Something is taken away in the middle and put back: the state at the end is the same.
 
-use opal_e2e::scenario::{both_roads_still_work, first_data};
+use opal_e2e::scenario::{both_roads_still_work, first_commit, first_data};
 use opal_e2e::{Announce, Deployment, Engine, Setup};
 use opal_testing::binaries::Kind;
+use opal_testing::wait;
 
 /// The history is rewritten: a commit that clients hold is no longer in it.
 async fn force_push(deployment: &mut Deployment) -> anyhow::Result<()> {
     let first = deployment.repo.head()?;
+    let answer = "package rules.extra\nanswer = 42\n";
     deployment
-        .repo
-        .write("extra/answer.rego", "package rules.extra\nanswer = 42\n")?;
-    deployment.commit("To be taken back").await?;
+        .commit(|commit| commit.file("extra/answer.rego", answer))
+        .await?;
     deployment.wait_for_state(&first_data()).await?;
 
-    deployment.repo.reset_to(&first)?;
-    deployment
-        .repo
-        .write("other/other.rego", "package rules.other\nother = 1\n")?;
-    deployment.commit("Another history").await?;
+    let other = "package rules.other\nother = 1\n";
+    first_commit(deployment.repo.unrelated_commit())?
+        .file("other/other.rego", other)?
+        .push()?;
+    deployment.announce_push().await?;
     deployment.wait_for_state(&first_data()).await?;
 
-    deployment.repo.reset_to(&first)?;
+    deployment.repo.force(&first)?;
     deployment.announce_push().await?;
     deployment.wait_for_state(&first_data()).await?;
     both_roads_still_work(deployment, 1).await
@@ -30,10 +31,14 @@ async fn force_push(deployment: &mut Deployment) -> anyhow::Result<()> {
 async fn restart_the_server(deployment: &mut Deployment) -> anyhow::Result<()> {
     both_roads_still_work(deployment, 1).await?;
     deployment.server.stop().await?;
+    let mark = "package rules.mark
+mark = 2
+";
     deployment
         .repo
-        .write("mark/mark.rego", "package rules.mark\nmark = 2\n")?;
-    deployment.repo.commit("While the server is away")?;
+        .commit()?
+        .file("mark/mark.rego", mark)?
+        .push()?;
     deployment.server.start_again().await?;
     both_roads_still_work(deployment, 3).await?;
     deployment.server.kill()?;
@@ -45,10 +50,12 @@ async fn restart_the_server(deployment: &mut Deployment) -> anyhow::Result<()> {
 async fn restart_the_client(deployment: &mut Deployment) -> anyhow::Result<()> {
     both_roads_still_work(deployment, 1).await?;
     deployment.client.stop().await?;
+    let mark = "package rules.mark
+mark = 2
+";
     deployment
-        .repo
-        .write("mark/mark.rego", "package rules.mark\nmark = 2\n")?;
-    deployment.commit("While the client is away").await?;
+        .commit(|commit| commit.file("mark/mark.rego", mark))
+        .await?;
     deployment.client.start_again().await?;
     deployment.wait_until_ready().await?;
     both_roads_still_work(deployment, 3).await?;
@@ -125,9 +132,20 @@ async fn a_branch_deleted_and_made_anew_is_followed_again() -> anyhow::Result<()
     let setup = Setup::ours(Engine::Embedded);
     setup
         .run(async |deployment| {
+            let head = deployment.repo.head()?;
             deployment.repo.delete_branch()?;
-            deployment.server.wait_for_ok("/healthcheck").await?;
-            deployment.repo.push()?;
+            // Long enough for a poll or two to meet the missing branch.
+            let period = std::time::Duration::from_secs(3);
+            wait::throughout(period, "a healthy server", async || {
+                deployment
+                    .server
+                    .get("/healthcheck")
+                    .await?
+                    .expect(200)
+                    .map(drop)
+            })
+            .await?;
+            deployment.repo.force(&head)?;
             both_roads_still_work(deployment, 1).await
         })
         .await
@@ -138,12 +156,12 @@ async fn a_repository_that_goes_away_and_comes_back_is_followed_again() -> anyho
     let setup = Setup::ours(Engine::Embedded);
     setup
         .run(async |deployment| {
-            deployment.repo.go_away()?;
+            let hidden = deployment.repo.hide()?;
             deployment.server.stop().await?;
             // Unreachable already at the start: the server runs and waits for it.
             deployment.server.start_again().await?;
             deployment.server.wait_for_ok("/healthcheck").await?;
-            deployment.repo.come_back()?;
+            drop(hidden);
             both_roads_still_work(deployment, 1).await
         })
         .await

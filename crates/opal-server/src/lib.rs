@@ -1,1 +1,3 @@
 //! Tracks policy, accepts data updates, tells clients.
+
+pub mod policy;

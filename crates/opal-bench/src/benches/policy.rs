@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use opal_e2e::peer::Peer;
-use opal_e2e::repo::{BRANCH, PolicyRepo};
+use opal_testing::git_repo::{Commit, TestRepo};
 use opal_testing::http::{self, Connection};
 use opal_testing::services::{Service, setting};
 use opal_testing::wait;
@@ -24,7 +24,7 @@ const ASKING: usize = 8;
 
 struct Served {
     server: Service,
-    repo: PolicyRepo,
+    repo: TestRepo,
     directory: TempDir,
 }
 
@@ -32,15 +32,14 @@ impl Served {
     /// A server that has cloned what `fill` wrote.
     async fn start(
         contender: Contender,
-        fill: impl FnOnce(&PolicyRepo) -> anyhow::Result<()>,
+        fill: impl FnOnce(Commit<'_>) -> anyhow::Result<Commit<'_>>,
     ) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
-        let repo = PolicyRepo::create(directory.path())?;
-        fill(&repo)?;
-        repo.commit("First")?;
+        let mut repo = TestRepo::empty()?;
+        fill(repo.commit()?)?.push()?;
         let settings = [
-            setting("OPAL_POLICY_REPO_URL", &repo.url()),
-            setting("OPAL_POLICY_REPO_MAIN_BRANCH", &BRANCH),
+            setting("OPAL_POLICY_REPO_URL", &repo.path().display()),
+            setting("OPAL_POLICY_REPO_MAIN_BRANCH", &repo.branch()),
         ];
         let server = contender.server(directory.path(), settings).await?;
         server.wait_for_ok("/policy").await?;
@@ -68,10 +67,11 @@ fn module(number: usize) -> String {
 /// Requests a second for three files, asked for by several connections at once.
 pub(super) async fn small(contender: Contender) -> anyhow::Result<Vec<Sample>> {
     let period = Duration::from_secs(2);
-    let served = Served::start(contender, |repo| {
-        repo.write("a/one.rego", &module(1))?;
-        repo.write("b/two.rego", &module(2))?;
-        repo.write("b/data.json", "{\"users\": {\"alice\": \"admin\"}}\n")
+    let served = Served::start(contender, |commit| {
+        commit
+            .file("a/one.rego", &module(1))?
+            .file("b/two.rego", &module(2))?
+            .file("b/data.json", "{\"users\": {\"alice\": \"admin\"}}\n")
     })
     .await?;
     let url = served.server.url("/policy");
@@ -111,9 +111,8 @@ pub(super) async fn large(contender: Contender) -> anyhow::Result<Vec<Sample>> {
         Contender::Python => 3,
         Contender::Ours | Contender::Floor => 30,
     };
-    let served = Served::start(contender, |repo| {
-        let mut numbers = 0..1_150;
-        numbers.try_for_each(|n| repo.write(&format!("d{}/m{n}.rego", n % 50), &module(n)))
+    let served = Served::start(contender, |commit| {
+        commit.many((0..1_150).map(|n| (format!("d{}/m{n}.rego", n % 50), module(n))))
     })
     .await?;
     let url = served.server.url("/policy");
@@ -144,32 +143,27 @@ pub(super) async fn large(contender: Contender) -> anyhow::Result<Vec<Sample>> {
 /// clone of our own, and taken off.
 pub(super) async fn diff(contender: Contender) -> anyhow::Result<Vec<Sample>> {
     let commits = 3;
-    let served = Served::start(contender, |repo| {
-        let mut numbers = 0..20_000;
-        numbers.try_for_each(|n| {
-            repo.write(
-                &format!("d{}/e{}/m{n}.rego", n % 20, n % 200),
-                &small_module(n, 0),
-            )
-        })
+    let mut served = Served::start(contender, |commit| {
+        commit.many((0..20_000).map(|n| (small_path(n), small_module(n, 0))))
     })
     .await?;
     let beside = served.directory.path().join("beside.git");
+    let remote = served.repo.path().display().to_string();
     git(
         served.directory.path(),
-        &["clone", "-q", "--bare", &served.repo.url(), "beside.git"],
+        &["clone", "-q", "--bare", &remote, "beside.git"],
     )?;
     let mut peer = Peer::connect(&served.server, None).await?;
     peer.subscribe(&["policy:."]).await?;
 
     let (mut totals, mut fetches) = (Vec::new(), Vec::new());
-    for commit in 1..=commits {
+    for version in 1..=commits {
         let base = served.repo.head()?;
-        for n in [7_usize, 7_007, 17_007] {
-            let path = format!("d{}/e{}/m{n}.rego", n % 20, n % 200);
-            served.repo.write(&path, &small_module(n, commit))?;
+        let mut change = served.repo.commit()?;
+        for n in [7, 7_007, 17_007] {
+            change = change.file(small_path(n), &small_module(n, version))?;
         }
-        let head = served.repo.commit("Change three files")?;
+        let head = change.push()?;
         let start = Instant::now();
         push_webhook(&served).await?;
         let notification = peer
@@ -179,14 +173,11 @@ pub(super) async fn diff(contender: Contender) -> anyhow::Result<Vec<Sample>> {
         let path = format!("/policy?base_hash={base}");
         let bundle = served.server.get(&path).await?.expect(200)?.json()?;
         totals.push(ms(start.elapsed()));
-        check(&bundle, &head)?;
+        check(&bundle, head.as_str())?;
         peer.acknowledge(&notification).await?;
 
         let start = Instant::now();
-        git(
-            &beside,
-            &["fetch", "-q", "origin", &format!("+{BRANCH}:{BRANCH}")],
-        )?;
+        git(&beside, &["fetch", "-q", "origin", "+main:main"])?;
         fetches.push(ms(start.elapsed()));
     }
     let total = median(&totals).context("no commit")?;
@@ -209,8 +200,8 @@ fn check(bundle: &Value, head: &str) -> anyhow::Result<()> {
 
 async fn push_webhook(served: &Served) -> anyhow::Result<()> {
     let payload = json!({
-        "ref": format!("refs/heads/{BRANCH}"),
-        "repository": {"git_url": served.repo.url()},
+        "ref": format!("refs/heads/{}", served.repo.branch()),
+        "repository": {"git_url": served.repo.path()},
     });
     // Released servers hear webhooks only once their watcher is up, a moment after the clone.
     let answer = wait::until("the webhook to be taken", async || {
@@ -220,6 +211,10 @@ async fn push_webhook(served: &Served) -> anyhow::Result<()> {
     let answer = answer.await?.json()?;
     ensure!(answer["status"] == "ok", "{answer}");
     Ok(())
+}
+
+fn small_path(number: usize) -> String {
+    format!("d{}/e{}/m{number}.rego", number % 20, number % 200)
 }
 
 fn small_module(number: usize, version: u32) -> String {

@@ -52,14 +52,20 @@ async fn updates(deployment: &Deployment, count: u32) -> anyhow::Result<Vec<f64>
     Ok(times)
 }
 
-async fn commits(deployment: &Deployment, count: u32) -> anyhow::Result<Vec<f64>> {
+async fn commits(deployment: &mut Deployment, count: u32) -> anyhow::Result<Vec<f64>> {
     let mut to_engine = Connection::open(&deployment.engine_url("")).await?;
     let mut times = Vec::new();
     for n in 1..=count {
+        let module = format!(
+            "package rules.bench
+n = {n}
+"
+        );
         deployment
             .repo
-            .write("bench/n.rego", &format!("package rules.bench\nn = {n}\n"))?;
-        deployment.repo.commit("Another number")?;
+            .commit()?
+            .file("bench/n.rego", &module)?
+            .push()?;
         let start = Instant::now();
         deployment.announce_push().await?;
         answers(&mut to_engine, deployment, "rules/bench/n", &json!(n)).await?;

@@ -1,0 +1,218 @@
+//! A clone on disk: who owns it, where it is, when it goes away.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tracing::warn;
+use uuid::Uuid;
+
+/// Held locked by the process that uses a clone. Not named `*.lock`: those are git's.
+const IN_USE: &str = "opal-in-use";
+
+/// A directory with a git repository in it that this process alone works on.
+#[derive(Debug)]
+pub(in crate::policy) struct CloneDir {
+    root: PathBuf,
+    git_dir: PathBuf,
+    kept: bool,
+    _in_use: Option<File>,
+}
+
+impl CloneDir {
+    /// Makes a new directory for a clone; it is removed with the value.
+    pub(in crate::policy) fn create(parent: &Path, prefix: &str) -> io::Result<Self> {
+        let name = format!("{prefix}-{}", Uuid::new_v4().simple());
+        let root = parent.join(name);
+        fs::create_dir_all(&root)?;
+        let in_use = File::create(root.join(IN_USE))?;
+        in_use.try_lock()?;
+        Ok(Self {
+            git_dir: root.clone(),
+            root,
+            kept: false,
+            _in_use: Some(in_use),
+        })
+    }
+
+    /// Takes over the clone at `root`, bare or not; `None` if there is none or it is in use.
+    ///
+    /// Lock files of a `git` that was killed are removed.
+    pub(in crate::policy) fn open(root: &Path) -> io::Result<Option<Self>> {
+        let inside = root.join(".git");
+        let git_dir = if inside.is_dir() {
+            inside
+        } else {
+            root.to_owned()
+        };
+        if !git_dir.join("HEAD").is_file() {
+            return Ok(None);
+        }
+        let Some(in_use) = take(&git_dir.join(IN_USE))? else {
+            return Ok(None);
+        };
+        remove_locks(&git_dir)?;
+        Ok(Some(Self {
+            root: root.to_owned(),
+            git_dir,
+            kept: true,
+            _in_use: Some(in_use),
+        }))
+    }
+
+    /// Whether another process (or another value of this one) works on the clone at `root`.
+    pub(in crate::policy) fn is_in_use(root: &Path) -> bool {
+        [root.join(".git").join(IN_USE), root.join(IN_USE)]
+            .iter()
+            .any(|file| file.is_file() && matches!(take(file), Ok(None)))
+    }
+
+    /// Whether it outlives the process.
+    pub(in crate::policy) fn is_kept(&self) -> bool {
+        self.kept
+    }
+
+    /// Where git works.
+    pub(in crate::policy) fn git_dir(&self) -> &Path {
+        &self.git_dir
+    }
+
+    /// Removes lock files that a killed `git` left. Only this process uses the clone.
+    pub(in crate::policy) fn remove_locks(&self) -> io::Result<()> {
+        remove_locks(&self.git_dir)
+    }
+
+    /// Moves the clone to where it is kept for the next start, in place of what is there.
+    pub(in crate::policy) fn keep_at(mut self, place: &Path) -> io::Result<Self> {
+        let aside = place.with_extension(format!("old-{}", Uuid::new_v4().simple()));
+        match fs::rename(place, &aside) {
+            Ok(()) => remove(&aside),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        fs::rename(&self.root, place)?;
+        place.clone_into(&mut self.root);
+        place.clone_into(&mut self.git_dir);
+        self.kept = true;
+        Ok(self)
+    }
+}
+
+impl Drop for CloneDir {
+    fn drop(&mut self) {
+        if !self.kept {
+            remove(&self.root);
+        }
+    }
+}
+
+/// Removes clones that a crashed process of ours left. Those in use, and what is not ours, stay.
+pub(in crate::policy) fn remove_leftovers(parent: &Path, prefix: &str) -> io::Result<()> {
+    let start = format!("{prefix}-");
+    for entry in fs::read_dir(parent)? {
+        let root = entry?.path();
+        let ours = root
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name.starts_with(&start))
+            && root.join(IN_USE).is_file();
+        if ours && take(&root.join(IN_USE))?.is_some() {
+            remove(&root);
+        }
+    }
+    Ok(())
+}
+
+/// Locks the file; `None` if another process holds it.
+fn take(path: &Path) -> io::Result<Option<File>> {
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn remove(directory: &Path) {
+    if let Err(error) = fs::remove_dir_all(directory) {
+        let path = directory.display();
+        warn!(%error, "Could not remove the old clone at `{path}`");
+    }
+}
+
+/// Git's own locks: beside the files of the top level and below `refs`.
+fn remove_locks(git_dir: &Path) -> io::Result<()> {
+    let mut pending = vec![git_dir.to_owned()];
+    while let Some(directory) = pending.pop() {
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            let path = entry.path();
+            if entry.file_type()?.is_dir() {
+                let holds_locks = directory != git_dir || is_named(&path, "refs");
+                if holds_locks {
+                    pending.push(path);
+                }
+            } else if path
+                .extension()
+                .is_some_and(|extension| extension == "lock")
+            {
+                warn!(
+                    "Removing `{}`, left by a git that was stopped",
+                    path.display()
+                );
+                fs::remove_file(&path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_named(path: &Path, name: &str) -> bool {
+    path.file_name().is_some_and(|file_name| file_name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clone_in_use_is_left_alone_and_a_leftover_is_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let used = CloneDir::create(parent.path(), "clone").unwrap();
+        let leftover = parent.path().join("clone-dead");
+        fs::create_dir(&leftover).unwrap();
+        fs::write(leftover.join(IN_USE), "").unwrap();
+        let foreign = parent.path().join("clone-foreign");
+        fs::create_dir(&foreign).unwrap();
+
+        remove_leftovers(parent.path(), "clone").unwrap();
+
+        assert!(used.git_dir().exists());
+        assert!(foreign.exists());
+        assert!(!leftover.exists());
+        let path = used.git_dir().to_owned();
+        drop(used);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn locks_of_a_killed_git_are_removed_when_a_clone_is_opened() {
+        let parent = tempfile::tempdir().unwrap();
+        let git_dir = parent.path().join("kept/.git");
+        fs::create_dir_all(git_dir.join("refs/heads")).unwrap();
+        for file in ["HEAD", "index.lock", "refs/heads/main.lock"] {
+            fs::write(git_dir.join(file), "").unwrap();
+        }
+        let root = parent.path().join("kept");
+        let clone = CloneDir::open(&root).unwrap().unwrap();
+        assert!(!git_dir.join("index.lock").exists());
+        assert!(!git_dir.join("refs/heads/main.lock").exists());
+        assert!(CloneDir::open(&root).unwrap().is_none(), "it is in use");
+        drop(clone);
+        assert!(git_dir.exists());
+    }
+}

@@ -1,0 +1,253 @@
+//! Keeps the clone at the remote's head: makes it, fetches into it, replaces it when damaged.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use opal_protocol::{CommitHash, RedactedUrl};
+use tokio::sync::Mutex;
+use tracing::{debug, info, warn};
+
+use super::error::SourceError;
+use super::git::GitError;
+use super::git::clone::{CloneDir, remove_leftovers};
+use super::git::remote::{Git, RemoteBranches};
+use super::repo::{Shared, State};
+use super::settings::GitSettings;
+
+/// Fetches that fail though the remote answers, before the clone itself is blamed.
+const PATIENCE: u32 = 3;
+/// New commits between two looks at whether the clone needs packing.
+const TIDY_EVERY: u32 = 50;
+
+/// The one writer of the clone.
+#[derive(Debug)]
+pub(super) struct Tracker {
+    git: Arc<Git>,
+    settings: Arc<GitSettings>,
+    shared: Arc<Shared>,
+    /// Reading found something missing.
+    suspect: AtomicBool,
+    counters: Mutex<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    failed_fetches: u32,
+    new_commits: u32,
+}
+
+impl Tracker {
+    pub(super) fn new(git: Arc<Git>, settings: Arc<GitSettings>, shared: Arc<Shared>) -> Self {
+        Self {
+            git,
+            settings,
+            shared,
+            suspect: AtomicBool::new(false),
+            counters: Mutex::default(),
+        }
+    }
+
+    /// Makes the next sync replace the clone.
+    pub(super) fn suspect_clone(&self) {
+        self.suspect.store(true, Ordering::Relaxed);
+    }
+
+    /// Brings the clone to the remote's head.
+    pub(super) async fn sync(&self) -> Result<CommitHash, SourceError> {
+        let mut counters = self.counters.lock().await;
+        self.git.prepare_key()?;
+        match self.shared.get() {
+            State::At(..) if self.suspect.load(Ordering::Relaxed) => {
+                warn!(repo.url = %self.url(), "The clone of `{}` is damaged: cloning again", self.url());
+                self.replace(&mut counters).await
+            }
+            State::At(clone, head) => self.update(&mut counters, clone, &head).await,
+            State::Absent | State::Empty => self.start(&mut counters).await,
+        }
+    }
+
+    /// The first clone, or the one that an earlier process kept.
+    async fn start(&self, counters: &mut Counters) -> Result<CommitHash, SourceError> {
+        let parent = self.settings.clone_parent();
+        let prepared = std::fs::create_dir_all(&parent)
+            .and_then(|()| remove_leftovers(&parent, &self.settings.clone_prefix));
+        prepared.map_err(|source| unusable(&parent, source))?;
+        if self.settings.reuse_clone
+            && let Some((clone, head)) = self.open_kept().await?
+        {
+            self.shared.set(State::At(clone.clone(), head.clone()));
+            return self.update(counters, clone, &head).await;
+        }
+        self.replace(counters).await
+    }
+
+    /// The kept clone, if it is there, free, of this repository, and readable.
+    async fn open_kept(&self) -> Result<Option<(Arc<CloneDir>, CommitHash)>, SourceError> {
+        let place = self.settings.kept_clone();
+        let opened = CloneDir::open(&place).map_err(|source| unusable(&place, source))?;
+        let Some(clone) = opened else {
+            return Ok(None);
+        };
+        let directory = clone.git_dir();
+        let origin = self.git.origin(directory).await.unwrap_or_default();
+        let origin = RedactedUrl::new(origin).to_string();
+        if origin != self.url().to_string() {
+            let place = place.display();
+            warn!(
+                "The clone at `{place}` is of `{origin}`, not of `{}`: cloning again",
+                self.url()
+            );
+            return Ok(None);
+        }
+        let pointed = self.git.point_head(directory).await;
+        match (pointed, self.git.head(directory).await) {
+            (Ok(()), Ok(head)) => Ok(Some((Arc::new(clone), head))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Fetches into the clone that we have.
+    async fn update(
+        &self,
+        counters: &mut Counters,
+        clone: Arc<CloneDir>,
+        before: &CommitHash,
+    ) -> Result<CommitHash, SourceError> {
+        let directory = clone.git_dir();
+        let unlocked = clone.remove_locks();
+        if unlocked.is_err() {
+            return self.replace(counters).await;
+        }
+        if let Err(error) = self.git.fetch(directory).await {
+            return self.after_failed_fetch(counters, directory, error).await;
+        }
+        counters.failed_fetches = 0;
+        let Ok(head) = self.git.head(directory).await else {
+            return self.replace(counters).await;
+        };
+        if head != *before {
+            self.shared.set(State::At(clone.clone(), head.clone()));
+            self.tidy(counters, directory).await;
+        }
+        Ok(head)
+    }
+
+    /// Finds out whose fault it was: the remote's, or our clone's.
+    async fn after_failed_fetch(
+        &self,
+        counters: &mut Counters,
+        directory: &Path,
+        error: GitError,
+    ) -> Result<CommitHash, SourceError> {
+        if self.git.head(directory).await.is_err() {
+            return self.replace(counters).await;
+        }
+        if !error.suggests_damage() {
+            return Err(self.unreachable(error));
+        }
+        match self.git.branches(directory).await {
+            Ok(RemoteBranches::Empty) => Err(SourceError::Empty { url: self.url() }),
+            Ok(RemoteBranches::OthersOnly) => Err(self.no_such_branch()),
+            Ok(RemoteBranches::Ours { .. }) if !error.is_missing_branch() => {
+                counters.failed_fetches += 1;
+                if counters.failed_fetches < PATIENCE {
+                    return Err(self.unreachable(error));
+                }
+                self.replace(counters).await
+            }
+            Ok(RemoteBranches::Ours { .. }) | Err(_) => Err(self.unreachable(error)),
+        }
+    }
+
+    /// Clones beside what is there, then serves from the new clone.
+    async fn replace(&self, counters: &mut Counters) -> Result<CommitHash, SourceError> {
+        let clone = self.clone_fresh().await?;
+        let head = self.git.head(clone.git_dir()).await;
+        let head = head.map_err(|source| SourceError::Unreadable {
+            url: self.url(),
+            source: Arc::new(source),
+        })?;
+        let clone = Arc::new(self.placed(clone)?);
+        info!(repo.url = %self.url(), policy.head = %head, "Cloned `{}` at {}", self.url(), head.short());
+        self.shared.set(State::At(clone, head.clone()));
+        self.suspect.store(false, Ordering::Relaxed);
+        *counters = Counters::default();
+        Ok(head)
+    }
+
+    async fn clone_fresh(&self) -> Result<CloneDir, SourceError> {
+        let clone = self.empty_clone(false).await?;
+        let branches = self.git.branches(clone.git_dir()).await;
+        let clone = match branches.map_err(|error| self.unreachable(error))? {
+            RemoteBranches::Empty => {
+                if let State::Absent = self.shared.get() {
+                    self.shared.set(State::Empty);
+                }
+                return Err(SourceError::Empty { url: self.url() });
+            }
+            RemoteBranches::OthersOnly => return Err(self.no_such_branch()),
+            RemoteBranches::Ours { sha256: true } => self.empty_clone(true).await?,
+            RemoteBranches::Ours { sha256: false } => clone,
+        };
+        let fetched = self.git.fetch(clone.git_dir()).await;
+        fetched.map_err(|error| self.unreachable(error))?;
+        Ok(clone)
+    }
+
+    async fn empty_clone(&self, sha256: bool) -> Result<CloneDir, SourceError> {
+        let parent = self.settings.clone_parent();
+        let clone = std::fs::create_dir_all(&parent)
+            .and_then(|()| CloneDir::create(&parent, &self.settings.clone_prefix))
+            .map_err(|source| unusable(&parent, source))?;
+        let made = self.git.init(clone.git_dir(), sha256).await;
+        made.map_err(|source| SourceError::Unreadable {
+            url: self.url(),
+            source: Arc::new(source),
+        })?;
+        Ok(clone)
+    }
+
+    /// Moves a new clone to where it is kept, unless another process works there.
+    fn placed(&self, clone: CloneDir) -> Result<CloneDir, SourceError> {
+        let place = self.settings.kept_clone();
+        let ours = matches!(self.shared.get(), State::At(old, _) if old.is_kept());
+        if !self.settings.reuse_clone || (!ours && CloneDir::is_in_use(&place)) {
+            return Ok(clone);
+        }
+        clone
+            .keep_at(&place)
+            .map_err(|source| unusable(&place, source))
+    }
+
+    /// Packs the clone now and then. What fails here costs space, nothing else.
+    async fn tidy(&self, counters: &mut Counters, directory: &Path) {
+        counters.new_commits += 1;
+        if counters.new_commits.is_multiple_of(TIDY_EVERY)
+            && let Err(error) = self.git.tidy(directory).await
+        {
+            debug!(%error, "Could not tidy the clone of `{}`", self.url());
+        }
+    }
+
+    fn url(&self) -> RedactedUrl {
+        self.settings.url.clone()
+    }
+
+    fn unreachable(&self, source: GitError) -> SourceError {
+        let url = self.url();
+        SourceError::Unreachable { url, source }
+    }
+
+    fn no_such_branch(&self) -> SourceError {
+        SourceError::NoSuchBranch {
+            url: self.url(),
+            branch: self.settings.branch.clone(),
+        }
+    }
+}
+
+fn unusable(path: &Path, source: std::io::Error) -> SourceError {
+    let path = path.to_owned();
+    SourceError::CloneDirectory { path, source }
+}

@@ -1,0 +1,263 @@
+//! Follows the policy repository and announces new commits.
+//!
+//! [`PolicyWatcher`] waits for a trigger or the polling interval, brings the clone up to date and
+//! gives what changed to an [`AnnouncePolicy`]. A commit counts as announced only once that has
+//! succeeded; until then each round tries again, with back-off.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use opal_protocol::{CommitHash, PolicyUpdateMessage};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::repo::PolicyRepo;
+
+/// The first pause after a failure, before jitter.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause while the first clone is still within its time, and whenever we have one.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause once the clone timeout has passed without a clone.
+const LONGEST_PAUSE_OVERDUE: Duration = Duration::from_secs(300);
+
+/// Whatever made an announcement fail.
+pub type AnnounceError = Box<dyn Error + Send + Sync>;
+
+/// Tells the deployment about a new policy commit.
+#[async_trait]
+pub trait AnnouncePolicy: Send + Sync {
+    /// Publishes `update`. An error means that it may be published again: repeats must do no harm.
+    async fn announce(&self, update: PolicyUpdateMessage) -> Result<(), AnnounceError>;
+}
+
+/// How the watcher is doing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WatcherStatus {
+    /// The last commit whose announcement succeeded, or that needed none.
+    pub announced: Option<CommitHash>,
+    /// The commit that is served.
+    pub head: Option<CommitHash>,
+    /// When a round last succeeded.
+    pub last_success: Option<DateTime<Utc>>,
+    /// Why the last round failed, with causes; `None` if it succeeded.
+    pub error: Option<String>,
+    /// Rounds so far, failed ones included.
+    pub rounds: u64,
+}
+
+/// Triggers the watcher and tells how it is doing. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct WatcherHandle {
+    triggers: Arc<Notify>,
+    status: watch::Receiver<WatcherStatus>,
+}
+
+impl WatcherHandle {
+    /// Makes the watcher look for new commits now. Never blocks; triggers while one waits count once.
+    pub fn trigger(&self) {
+        self.triggers.notify_one();
+    }
+
+    /// How the watcher is doing, and a way to wait for that to change.
+    pub fn status(&self) -> watch::Receiver<WatcherStatus> {
+        self.status.clone()
+    }
+}
+
+/// The task that follows the policy repository. One runs for each deployment.
+pub struct PolicyWatcher {
+    repo: PolicyRepo,
+    polling_interval: Option<Duration>,
+    announce: Arc<dyn AnnouncePolicy>,
+    triggers: Arc<Notify>,
+    status: watch::Sender<WatcherStatus>,
+    failures: u32,
+    started: Instant,
+    said_overdue: bool,
+}
+
+impl std::fmt::Debug for PolicyWatcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PolicyWatcher")
+            .field("repo", &self.repo)
+            .field("polling_interval", &self.polling_interval)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PolicyWatcher {
+    /// A watcher of `repo`; without a polling interval it looks at its start and when triggered.
+    pub fn new(
+        repo: PolicyRepo,
+        polling_interval: Option<Duration>,
+        announce: Arc<dyn AnnouncePolicy>,
+    ) -> (Self, WatcherHandle) {
+        let triggers = Arc::new(Notify::new());
+        let (status, reader) = watch::channel(WatcherStatus::default());
+        let handle = WatcherHandle {
+            triggers: triggers.clone(),
+            status: reader,
+        };
+        let watcher = Self {
+            repo,
+            polling_interval: polling_interval.filter(|interval| !interval.is_zero()),
+            announce,
+            triggers,
+            status,
+            failures: 0,
+            started: Instant::now(),
+            said_overdue: false,
+        };
+        (watcher, handle)
+    }
+
+    /// Runs until `shutdown`. Failures are reported and the round repeated, for ever.
+    ///
+    /// The first commit is announced as "take everything", so that clients that waited learn of it.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        self.started = Instant::now();
+        loop {
+            // Dropping a round is safe: what was not announced is announced by the next.
+            let round = shutdown.run_until_cancelled(self.round()).await;
+            let Some(outcome) = round else {
+                break;
+            };
+            self.report(outcome);
+            let waited = shutdown.run_until_cancelled(self.wait()).await;
+            if waited.is_none() {
+                break;
+            }
+        }
+    }
+
+    /// Fetches, and announces what is new. A commit that could not be announced is, even if the
+    /// remote is gone by now.
+    async fn round(&mut self) -> Result<(), AnnounceError> {
+        let synced = self.repo.sync().await;
+        if let Some(head) = self.repo.head() {
+            self.announce_up_to(head).await?;
+        }
+        synced?;
+        Ok(())
+    }
+
+    async fn announce_up_to(&mut self, head: CommitHash) -> Result<(), AnnounceError> {
+        let announced = self.status.borrow().announced.clone();
+        if announced.as_ref() == Some(&head) {
+            return Ok(());
+        }
+        let update = self.repo.announcement(announced.as_ref(), &head).await?;
+        match update {
+            Some(update) => self.announce.announce(update).await?,
+            None => info!(policy.head = %head, "No tracked file changed up to {head}"),
+        }
+        self.status
+            .send_modify(|status| status.announced = Some(head));
+        Ok(())
+    }
+
+    fn report(&mut self, outcome: Result<(), AnnounceError>) {
+        let error = outcome.err().map(|error| with_causes(error.as_ref()));
+        let url = &self.repo.settings().url;
+        self.failures = match &error {
+            None => 0,
+            Some(error) => {
+                warn!(repo.url = %url, error, "Could not follow `{url}`: {error}");
+                self.failures.saturating_add(1)
+            }
+        };
+        let head = self.repo.head();
+        if head.is_none() && self.is_overdue() && !self.said_overdue {
+            self.said_overdue = true;
+            error!(repo.url = %url, "Still no clone of `{url}` after the clone timeout: trying less often");
+        }
+        self.status.send_modify(|status| {
+            status.head = head;
+            status.rounds += 1;
+            if error.is_none() {
+                status.last_success = Some(Utc::now());
+            }
+            status.error = error;
+        });
+    }
+
+    /// Returns when it is time for the next round.
+    async fn wait(&self) {
+        let pause = self.pause(jitter());
+        let time_is_up = async {
+            match pause {
+                Some(pause) => sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.triggers.notified() => {}
+            () = self.repo.damage_noticed() => {}
+            () = time_is_up => {}
+        }
+    }
+
+    /// How long to wait if nothing happens; `jitter` from 0 to 1.
+    fn pause(&self, jitter: f64) -> Option<Duration> {
+        if self.failures == 0 {
+            return self.polling_interval;
+        }
+        let overdue = self.repo.head().is_none() && self.is_overdue();
+        let longest = if overdue {
+            LONGEST_PAUSE_OVERDUE
+        } else {
+            LONGEST_PAUSE
+        };
+        let pause = backoff(self.failures, longest, jitter);
+        Some(self.polling_interval.map_or(pause, |poll| poll.min(pause)))
+    }
+
+    fn is_overdue(&self) -> bool {
+        let timeout = self.repo.settings().clone_timeout;
+        timeout.is_some_and(|timeout| self.started.elapsed() > timeout)
+    }
+}
+
+/// Doubles with each failure; between half of that and all of it.
+fn backoff(failures: u32, longest: Duration, jitter: f64) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    let full = FIRST_PAUSE.saturating_mul(1 << doublings).min(longest);
+    full.mul_f64(0.5 + jitter / 2.0)
+}
+
+/// A number from 0 to 1.
+fn jitter() -> f64 {
+    let (random, _) = Uuid::new_v4().as_u64_pair();
+    // The top bits of a random UUID are random.
+    f64::from(u32::try_from(random >> 32).unwrap_or(0)) / f64::from(u32::MAX)
+}
+
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_a_limit_and_differ() {
+        assert_eq!(backoff(1, LONGEST_PAUSE, 0.0), Duration::from_millis(500));
+        assert_eq!(backoff(3, LONGEST_PAUSE, 1.0), Duration::from_secs(4));
+        assert_eq!(backoff(u32::MAX, LONGEST_PAUSE, 1.0), LONGEST_PAUSE);
+        assert!((0.0..=1.0).contains(&jitter()));
+    }
+}
