@@ -13,7 +13,6 @@ use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test]
 async fn a_commit_that_does_not_parse_leaves_the_embedded_engine_as_it_was() -> anyhow::Result<()> {
-    let broken = "package rules.broken\n\nallow {\n    input.user ==\n}\n";
     Setup::ours(Engine::Embedded)
         .run(async |deployment| {
             let held = deployment.policy_ids().await?;
@@ -22,14 +21,19 @@ async fn a_commit_that_does_not_parse_leaves_the_embedded_engine_as_it_was() -> 
             deployment
                 .commit(|commit| {
                     commit
-                        .file("broken/broken.rego", broken)?
+                        .file("broken/broken.rego", BROKEN)?
                         .file("extra/answer.rego", answer)
                 })
                 .await?;
             deployment
                 .client
-                .wait_for_log(&["broken/broken.rego"])
+                .wait_for_log(&["broken/broken.rego:4:"])
                 .await?;
+            let health = deployment.client.get("/healthy").await?.text();
+            ensure!(
+                health.contains("broken/broken.rego"),
+                "`/healthy` says {health}"
+            );
             still_the_first_decisions(deployment).await?;
             let now = deployment.policy_ids().await?;
             ensure!(now == held, "half of the bundle was applied: {now:?}");
@@ -50,14 +54,13 @@ allow = 1
 
 #[tokio::test]
 async fn a_module_that_opa_refuses_is_named_and_the_rest_applied() -> anyhow::Result<()> {
-    let broken = "package rules.broken\n\nallow {\n    input.user ==\n}\n";
     Setup::ours(Engine::InlineOpa)
         .run(async |deployment| {
             let answer = "package rules.extra\nanswer = 42\n";
             deployment
                 .commit(|commit| {
                     commit
-                        .file("broken/broken.rego", broken)?
+                        .file("broken/broken.rego", BROKEN)?
                         .file("extra/answer.rego", answer)
                 })
                 .await?;
@@ -121,6 +124,9 @@ async fn still_the_first_decisions(deployment: &Deployment) -> anyhow::Result<()
     )
     .await
 }
+
+/// Does not parse; the fault is in line 4.
+const BROKEN: &str = "package rules.broken\n\nallow {\n    x := := 1\n}\n";
 
 /// An entry with inline data for the clients of these tests.
 fn inline(path: &str, data: &Value) -> Value {

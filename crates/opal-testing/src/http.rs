@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use axum::body::Bytes;
-use axum::http::{HeaderMap, Method, StatusCode, header};
+pub use axum::http::Method;
+use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
