@@ -29,6 +29,8 @@ pub enum Engine {
     Embedded,
     /// The real `opa`, started by the client.
     InlineOpa,
+    /// The client looks for an `opa` to start, as by default, and there is none.
+    NoneInstalled,
     /// The real `opa`, started by somebody else.
     OpaElsewhere,
     /// Our engine alone (`opal engine run`), which a client takes for an OPA elsewhere.
@@ -147,7 +149,7 @@ impl Deployment {
         let datasource_token = obtain_token(&server, &keys, "datasource").await?;
 
         let engine = match setup.engine {
-            Engine::Embedded | Engine::InlineOpa => None,
+            Engine::Embedded | Engine::InlineOpa | Engine::NoneInstalled => None,
             Engine::OpaElsewhere => Some(Service::opa(directory.path()).await?),
             Engine::EmbeddedElsewhere => Some(Service::embedded_engine(directory.path()).await?),
         };
@@ -440,6 +442,7 @@ fn engine_settings(engine: Engine, port: u16) -> anyhow::Result<Vec<Setting>> {
             let opa = binaries::opa()?;
             vec![setting("OPAL_INLINE_OPA_EXEC_PATH", &opa.display()), listen]
         }
+        Engine::NoneInstalled => vec![setting("PATH", &"/nonexistent"), listen],
         Engine::OpaElsewhere | Engine::EmbeddedElsewhere => {
             vec![setting("OPAL_INLINE_OPA_ENABLED", &false)]
         }

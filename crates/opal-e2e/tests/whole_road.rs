@@ -26,6 +26,20 @@ async fn both_roads_reach_an_opa_elsewhere() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn without_an_opa_the_embedded_engine_takes_its_place_and_says_so() -> anyhow::Result<()> {
+    Setup::ours(Engine::NoneInstalled)
+        .run(async |deployment| {
+            scenario::both_roads(deployment).await?;
+            deployment
+                .client
+                .wait_for_log(&["embedded"])
+                .await
+                .map(drop)
+        })
+        .await
+}
+
+#[tokio::test]
 async fn the_demo_shows_what_it_promises() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let demo = ProcessSpec::new("demo", binaries::ours("opal")?, directory.path())
