@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
+use opal_client::{Client, ClientConfig};
 use opal_runtime::config::{ConfigErrors, Program, Settings, Warning};
 use opal_runtime::daemon::{self, Daemon};
 use opal_runtime::telemetry::LogConfig;
 use opal_runtime::{BoxError, Tasks};
-use opal_client::{Client, ClientConfig};
 
 struct ClientDaemon;
 
@@ -14,7 +14,9 @@ impl Daemon for ClientDaemon {
     const PROGRAM: Program = Program::Client;
     type Config = ClientConfig;
 
-    fn read(settings: &Settings) -> Result<((ClientConfig, LogConfig), Vec<Warning>), ConfigErrors> {
+    fn read(
+        settings: &Settings,
+    ) -> Result<((ClientConfig, LogConfig), Vec<Warning>), ConfigErrors> {
         ClientConfig::read(settings)
     }
 

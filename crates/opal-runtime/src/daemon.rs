@@ -29,13 +29,11 @@ pub trait Daemon {
     /// # Errors
     ///
     /// Everything that is wrong with them.
-    fn read(settings: &Settings) -> Result<((Self::Config, LogConfig), Vec<Warning>), ConfigErrors>;
+    fn read(settings: &Settings)
+    -> Result<((Self::Config, LogConfig), Vec<Warning>), ConfigErrors>;
 
     /// Builds, binds and spawns everything on `tasks`. After an error nothing runs.
-    fn start(
-        config: Self::Config,
-        tasks: &Tasks,
-    ) -> impl Future<Output = Result<(), BoxError>>;
+    fn start(config: Self::Config, tasks: &Tasks) -> impl Future<Output = Result<(), BoxError>>;
 }
 
 /// The settings are wrong: nothing was started.
@@ -74,9 +72,9 @@ pub fn main<D: Daemon>() -> ExitCode {
         }
     };
     runtime.block_on(async {
-        let terminal = std::io::stdout().is_terminal();
-        let executed = command.execute(&settings, &mut std::io::stdout(), terminal);
-        if let Err(error) = executed.await {
+        let mut out = std::io::stdout();
+        let terminal = out.is_terminal();
+        if let Err(error) = command.execute(&settings, &mut out, terminal).await {
             eprintln!("{}", with_causes(&error));
             return ExitCode::FAILURE;
         }

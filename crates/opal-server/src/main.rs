@@ -14,7 +14,9 @@ impl Daemon for ServerDaemon {
     const PROGRAM: Program = Program::Server;
     type Config = ServerConfig;
 
-    fn read(settings: &Settings) -> Result<((ServerConfig, LogConfig), Vec<Warning>), ConfigErrors> {
+    fn read(
+        settings: &Settings,
+    ) -> Result<((ServerConfig, LogConfig), Vec<Warning>), ConfigErrors> {
         ServerConfig::read(settings)
     }
 

@@ -93,9 +93,15 @@ impl Stack {
         if let Ok(Ok(_)) = tokio::time::timeout(limit, ready).await {
             return Ok(());
         }
-        let missing = self.client_handle.transactions().read(TransactionState::unhealthy);
+        let missing = self
+            .client_handle
+            .transactions()
+            .read(TransactionState::unhealthy);
         let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
-        bail!("the engine is not ready after {limit:?}: {}", missing.join("; "));
+        bail!(
+            "the engine is not ready after {limit:?}: {}",
+            missing.join("; ")
+        );
     }
 }
 

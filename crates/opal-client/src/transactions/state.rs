@@ -1,7 +1,7 @@
 //! The outcomes so far as a value: no clock, no lock, no I/O.
 
-use std::fmt;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::ser::SerializeStruct;
@@ -164,7 +164,9 @@ impl fmt::Display for Reason {
                 kind: TransactionKind::Data,
             } => f.write_str("no data has been stored"),
             Self::Failing(failing) => write!(f, "{}", failing.error),
-            Self::StoreUnreachable { error, .. } => write!(f, "the engine does not answer: {error}"),
+            Self::StoreUnreachable { error, .. } => {
+                write!(f, "the engine does not answer: {error}")
+            }
         }
     }
 }
