@@ -11,6 +11,7 @@ mod generate;
 mod jwks;
 pub mod keys;
 mod openssh;
+mod openssh_ecdsa;
 mod pem;
 mod settings;
 mod signer;

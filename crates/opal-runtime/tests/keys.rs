@@ -232,6 +232,31 @@ fn elliptic_keys_are_read_in_every_form() {
     ));
 }
 
+/// Such keys are one in 256.
+#[test]
+fn elliptic_keys_whose_number_is_short_are_read() {
+    let keys = Keys::new();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/keys");
+    for (curve, algorithm) in [("p256", "ES256"), ("p384", "ES384")] {
+        let name = format!("openssh-{curve}-short");
+        for name in [name.clone(), format!("{name}.pub")] {
+            // Written anew, for `ssh-keygen` asks that nobody else can read it.
+            let text = std::fs::read(fixtures.join(&name)).unwrap();
+            std::fs::write(keys.path(&name), text).unwrap();
+        }
+        let public = keys.public(&format!("{name}.pub"));
+        pair(&keys.private(&name, None).unwrap(), &public, algorithm).unwrap();
+        keys.run("chmod", &format!("600 {name}"));
+        keys.run("ssh-keygen", &format!("-q -p -P  -N PASS -f {name}"));
+        let private = keys.private(&name, Some(PASSPHRASE)).unwrap();
+        pair(&private, &public, algorithm).unwrap();
+        for (passphrase, expected) in [(None, "no passphrase"), (Some("x"), "does not open")] {
+            let error = keys.private(&name, passphrase).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}
+
 #[test]
 fn ed25519_keys_are_read_in_every_form() {
     let keys = Keys::new();

@@ -139,7 +139,7 @@ impl PrivateKey {
         let text = std::str::from_utf8(&bytes).map_err(|_| KeyError::NotPem)?;
         let block = pem::first_key(text)?;
         match block.label.as_str() {
-            "OPENSSH PRIVATE KEY" => Self::from_openssh(text, passphrase),
+            "OPENSSH PRIVATE KEY" => Self::from_openssh(&block.der, text, passphrase),
             "RSA PRIVATE KEY" | "EC PRIVATE KEY" | "PRIVATE KEY" | "ENCRYPTED PRIVATE KEY" => {
                 let der = block.decrypted(passphrase)?;
                 let encrypted = text.contains("DEK-Info:");

@@ -3,14 +3,23 @@
 use pkcs8::der::Encode;
 use rsa::pkcs1;
 use rsa::pkcs1::UintRef;
-use ssh_key::private::{EcdsaKeypair, KeypairData};
+use ssh_key::private::KeypairData;
 use ssh_key::public::KeyData;
 
 use super::der::ed25519_pkcs8;
 use super::keys::{Curve, KeyError, PrivateKey, PublicKey};
+use super::openssh_ecdsa;
 
 impl PrivateKey {
-    pub(super) fn from_openssh(text: &str, passphrase: Option<&[u8]>) -> Result<Self, KeyError> {
+    /// Reads the file `text`, whose only block holds `container`.
+    pub(super) fn from_openssh(
+        container: &[u8],
+        text: &str,
+        passphrase: Option<&[u8]>,
+    ) -> Result<Self, KeyError> {
+        if let Some(key) = openssh_ecdsa::read(container, text, passphrase)? {
+            return Ok(key);
+        }
         let not_a_key = |_| KeyError::NotA("private key in OpenSSH's form");
         let mut key = ssh_key::PrivateKey::from_openssh(text).map_err(not_a_key)?;
         if key.is_encrypted() {
@@ -21,22 +30,17 @@ impl PrivateKey {
         }
         match key.key_data() {
             KeypairData::Rsa(pair) => rsa_pkcs1(pair).map(Self::Rsa),
-            KeypairData::Ecdsa(pair) => {
-                let curve = match pair {
-                    EcdsaKeypair::NistP256 { .. } => Curve::P256,
-                    EcdsaKeypair::NistP384 { .. } => Curve::P384,
-                    EcdsaKeypair::NistP521 { .. } => {
-                        return Err(KeyError::Unsupported("the curve P-521"));
-                    }
-                };
-                Self::from_sec1(curve, &sec1(pair.private_key_bytes()))
-            }
             KeypairData::Ed25519(pair) => {
                 let seed = octets(&pair.private.to_bytes());
                 Ok(Self::Ed25519(ed25519_pkcs8(&seed)))
             }
             _ => Err(KeyError::Unsupported("this kind of key")),
         }
+    }
+
+    /// The key with that secret number, which has the curve's full width.
+    pub(super) fn from_number(curve: Curve, number: &[u8]) -> Result<Self, KeyError> {
+        Self::from_sec1(curve, &sec1(number))
     }
 }
 
