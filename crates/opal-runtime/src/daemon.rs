@@ -17,6 +17,9 @@ use crate::tasks::{BoxError, Tasks};
 use crate::telemetry::{self, LogConfig};
 use crate::{http, shutdown};
 
+/// A daemon's settings as types, with what is odd about them; or everything that is wrong.
+pub type ReadSettings<C> = Result<((C, LogConfig), Vec<Warning>), ConfigErrors>;
+
 /// What differs from one daemon to another.
 pub trait Daemon {
     /// Which one it is.
@@ -29,8 +32,7 @@ pub trait Daemon {
     /// # Errors
     ///
     /// Everything that is wrong with them.
-    fn read(settings: &Settings)
-    -> Result<((Self::Config, LogConfig), Vec<Warning>), ConfigErrors>;
+    fn read(settings: &Settings) -> ReadSettings<Self::Config>;
 
     /// Builds, binds and spawns everything on `tasks`. After an error nothing runs.
     fn start(config: Self::Config, tasks: &Tasks) -> impl Future<Output = Result<(), BoxError>>;
