@@ -82,7 +82,7 @@ impl RuleIndex {
         let matches = |path: &&Vec<String>| {
             let pairs = path.iter().zip(target);
             pairs.fold(true, |all, (name, step)| {
-                all && matches!(step, Step::Other) | (*step == Step::Name(name.clone()))
+                all && matches!(step, Step::Unknown) | (*step == Step::Name(name.clone()))
             })
         };
         reached.extend(self.below(&known).map(|(path, _)| path).filter(matches));
