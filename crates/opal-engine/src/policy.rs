@@ -175,6 +175,3 @@ fn parse_into(engine: &mut regorus::Engine, id: &str, source: &str) -> Result<()
         .map(drop)
         .map_err(|error| location::problem(id, ProblemCode::Parse, &error.to_string()))
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,5 +1,7 @@
 //! What a caller of [`Engine`] may rely on.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -100,6 +102,7 @@ fn keywords_and_syntax_of_later_versions_are_refused() {
         "package p\nimport future.keywords.not\np { not {false} }",
         "package p\nimport rego.v1\nx := $\"a {1}\"",
         "package p\np if { true }",
+        "package p\nimport rego.v1\np contains x if { [path, x] := walk(input); count(path) > 1 }",
     ] {
         let error = apply(&engine(), vec![policy("p.rego", source)]).unwrap_err();
         assert!(error.to_string().starts_with("p.rego:"), "{error}");

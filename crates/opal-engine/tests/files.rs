@@ -1,5 +1,7 @@
 //! Reading files as `opa run` does.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::PathBuf;
 

@@ -1,5 +1,7 @@
 //! The REST API by itself: what no comparison with the real OPA covers.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use opal_engine::{Engine, EngineOptions};

@@ -97,7 +97,7 @@ pub(crate) fn bound_by_query(query: &Query, rules: &RuleIndex) -> Vec<String> {
         scope: &scope,
         rules,
     };
-    let bound = check.body(query, &Safe::new(["_"]), &mut Vec::new()).bound;
+    let bound = check.body(query, &Safe::new([]), &mut Vec::new()).bound;
     let mut names: Vec<_> = bound.into_iter().map(str::to_owned).collect();
     names.sort_unstable();
     names
@@ -300,7 +300,6 @@ fn report_redeclared<'a>(
     for statement in &query.stmts {
         for name in declared(statement) {
             let message = match name {
-                "_" => continue,
                 _ if arguments.contains(name) => format!("arg {name} redeclared"),
                 _ if !seen.insert(name) => format!("var {name} assigned above"),
                 _ => continue,

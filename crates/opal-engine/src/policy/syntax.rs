@@ -24,9 +24,8 @@ fn unknown_keywords(module: &Module) -> impl Iterator<Item = PolicyProblem> {
     module.imports.iter().filter_map(|import| {
         let (root, steps) = names::steps(&import.refr)?;
         let path = names::leading_names(&steps);
-        let name = match (root, path.as_slice()) {
-            ("future", [_, name]) => name,
-            _ => return None,
+        let ("future", [_, name]) = (root, path.as_slice()) else {
+            return None;
         };
         if KEYWORDS.contains(&name.as_str()) {
             return None;

@@ -168,12 +168,12 @@ pub(super) async fn patch(State(engine): State<Engine>, uri: Uri, body: Body) ->
     let body = read(body, MAX_DOCUMENT_BYTES).await?;
     let operations: Option<Vec<PatchBody>> =
         serde_json::from_slice(&body).map_err(|error| Failure::invalid(error.to_string()))?;
-    let operations = operations.unwrap_or_default().into_iter().map(operation);
-    let operations = operations.collect::<Result<Vec<_>, _>>()?;
+    let operations = operations.unwrap_or_default();
+    let operations = operations.iter().map(operation).collect::<Result<_, _>>()?;
     edit(engine, Edit::PatchData { path, operations }).await
 }
 
-fn operation(body: PatchBody) -> Result<PatchOperation, Failure> {
+fn operation(body: &PatchBody) -> Result<PatchOperation, Failure> {
     let Some(path) = path::decode_pointer(&body.path) else {
         return Err(Failure::invalid(format!("bad patch path: {}", body.path)));
     };
