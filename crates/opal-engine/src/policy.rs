@@ -28,7 +28,7 @@ use crate::extensions;
 use crate::{PolicyProblem, ProblemCode};
 
 pub(crate) use guard::check_text;
-pub(crate) use rules::{RuleIndex, dotted};
+pub(crate) use rules::{Place, RuleIndex, dotted};
 
 /// What `regorus` may read: OPA has no limit on lines or their length.
 pub(crate) fn length_limits() -> PolicyLengthConfig {
