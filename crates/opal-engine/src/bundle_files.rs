@@ -53,7 +53,7 @@ pub fn load_paths(paths: &[PathBuf]) -> Result<Vec<Edit>, LoadError> {
     for path in paths {
         found.add(path, &[])?;
     }
-    found.into_edits()
+    Ok(found.into_edits())
 }
 
 #[derive(Debug, Default)]
@@ -144,18 +144,15 @@ impl Found {
         })
     }
 
-    fn into_edits(self) -> Result<Vec<Edit>, LoadError> {
+    fn into_edits(self) -> Vec<Edit> {
         let mut edits = Vec::new();
         if let Some(data) = self.data {
-            let text = json::write(&data).map_err(|error| LoadError::Document {
-                path: PathBuf::new(),
-                message: error.to_string(),
-            })?;
+            let text = json::write(&data);
             let (path, document) = (Vec::new(), Bytes::from(text));
             edits.push(Edit::PutData { path, document });
         }
         edits.extend(self.policies);
-        Ok(edits)
+        edits
     }
 }
 

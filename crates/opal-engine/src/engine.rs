@@ -101,7 +101,7 @@ impl Engine {
     #[must_use]
     pub fn data(&self, path: &[String]) -> Option<String> {
         let snapshot = self.snapshot();
-        json::write(document::read(&snapshot.data, path)?).ok()
+        document::read(&snapshot.data, path).map(json::write)
     }
 
     /// Evaluates the document at `path`, rules and base data together; `None` is *undefined*.
@@ -122,7 +122,7 @@ impl Engine {
         let snapshot = self.snapshot();
         self.shared.workers.run_blocking(move || {
             let value = snapshot.evaluate(&path, input)?;
-            value.as_ref().map(json::write).transpose()
+            Ok(value.as_ref().map(json::write))
         })
     }
 

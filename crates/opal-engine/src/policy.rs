@@ -2,7 +2,8 @@
 //!
 //! `regorus` only parses when a module is added; an unknown function or a missing builtin would show
 //! as an error, or as *undefined*, in a later query. So a set is checked here, before anything is
-//! published: [`guard`] bounds the shape of the text, [`rules`] finds rules that contradict,
+//! published: [`guard`] bounds the shape of the text, [`syntax`] finds what the parser would read as
+//! something else, [`rules`] finds rules that contradict,
 //! [`functions`] finds calls of what does not exist, [`safety`] finds variables that nothing binds,
 //! [`recursion`] finds rules that need themselves.
 
@@ -13,6 +14,7 @@ mod names;
 mod recursion;
 mod rules;
 mod safety;
+mod syntax;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -26,7 +28,7 @@ use crate::extensions;
 use crate::{PolicyProblem, ProblemCode};
 
 pub(crate) use guard::check_text;
-pub(crate) use rules::{RuleIndex, dotted};
+pub(crate) use rules::{Place, RuleIndex, dotted};
 
 /// What `regorus` may read: OPA has no limit on lines or their length.
 pub(crate) fn length_limits() -> PolicyLengthConfig {
@@ -120,9 +122,12 @@ impl PolicySet {
 
     /// What is wrong with the modules taken together.
     fn check(&self) -> Vec<PolicyProblem> {
-        let mut problems = self.rules.conflicts();
+        let mut problems = syntax::check(&self.modules);
+        problems.extend(self.rules.conflicts());
         problems.extend(functions::check(&self.modules, &self.rules));
-        problems.extend(safety::check(&self.modules, &self.rules));
+        if problems.is_empty() {
+            problems.extend(safety::check(&self.modules, &self.rules));
+        }
         if problems.is_empty() {
             problems.extend(recursion::check(&self.modules, &self.rules));
         }
@@ -130,10 +135,17 @@ impl PolicySet {
     }
 }
 
+/// The variables that a query binds.
+pub(crate) fn bound_by_query(query: &Query, policies: &PolicySet) -> Vec<String> {
+    safety::bound_by_query(query, policies.rules())
+}
+
 /// What is wrong with a query over the rules of `policies`.
 pub(crate) fn check_query(query: &Query, policies: &PolicySet) -> Vec<PolicyProblem> {
     let mut problems = functions::check_query(query, policies.rules());
-    problems.extend(safety::check_query(query, policies.rules()));
+    if problems.is_empty() {
+        problems.extend(safety::check_query(query, policies.rules()));
+    }
     problems
 }
 
@@ -163,6 +175,3 @@ fn parse_into(engine: &mut regorus::Engine, id: &str, source: &str) -> Result<()
         .map(drop)
         .map_err(|error| location::problem(id, ProblemCode::Parse, &error.to_string()))
 }
-
-#[cfg(test)]
-mod tests;

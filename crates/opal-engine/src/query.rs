@@ -1,9 +1,10 @@
 //! Queries in Rego, as `/v1/query` takes them.
 
-use regorus::unstable::Parser;
+use regorus::unstable::{Parser, Query, Ref};
 use regorus::{Source, Value};
 
-use crate::policy::{check_query, check_text, length_limits, location};
+use crate::path::quote;
+use crate::policy::{bound_by_query, check_query, check_text, length_limits, location};
 use crate::snapshot::Snapshot;
 use crate::{EngineError, PolicyProblem, ProblemCode};
 
@@ -14,70 +15,55 @@ pub(crate) fn solve(
     input: Option<Value>,
     v0_compatible: bool,
 ) -> Result<Vec<Value>, EngineError> {
-    check(snapshot, query, v0_compatible).map_err(EngineError::Query)?;
-    let results = snapshot
-        .run(query.to_owned(), input)
-        .map_err(refuse_unsafe)?;
-    Ok(results
-        .result
-        .into_iter()
-        .map(|r| named(r.bindings))
-        .collect())
+    let parsed = parse(query, v0_compatible).map_err(EngineError::Query)?;
+    let problems = check_query(&parsed, &snapshot.policies);
+    if !problems.is_empty() {
+        return Err(EngineError::Query(problems));
+    }
+    let variables = bound_by_query(&parsed, &snapshot.policies);
+    if variables.is_empty() {
+        let solutions = snapshot.run(query.to_owned(), input)?.result;
+        return Ok(vec![Value::new_object(); solutions.len()]);
+    }
+    let answer = snapshot.run(collecting(query, &variables), input)?;
+    let first = answer.result.into_iter().next();
+    let value = first.and_then(|result| Some(result.expressions.into_iter().next()?.value));
+    let solutions = value.as_ref().and_then(|value| value.as_array().ok());
+    Ok(solutions.map_or_else(Vec::new, |all| all.to_vec()))
 }
 
-fn check(snapshot: &Snapshot, query: &str, v0_compatible: bool) -> Result<(), Vec<PolicyProblem>> {
+/// The query that collects the solutions of `query`: the engine's own bindings leave variables out
+/// that stand in brackets.
+fn collecting(query: &str, variables: &[String]) -> String {
+    let members = variables
+        .iter()
+        .map(|name| format!("{}: {name}", quote(name)));
+    let members: Vec<_> = members.collect();
+    format!("[{{{}}} | {query}\n]", members.join(", "))
+}
+
+fn parse(query: &str, v0_compatible: bool) -> Result<Ref<Query>, Vec<PolicyProblem>> {
     check_text("", query).map_err(|problem| vec![problem])?;
     let limits = length_limits();
-    let parsed = Source::from_contents_with_limits(
+    let source = Source::from_contents_with_limits(
         String::new(),
         query.to_owned(),
         limits.max_file_bytes,
         limits.max_lines,
-    )
-    .and_then(|source| {
+    );
+    let parsed = source.and_then(|source| {
         let mut parser = Parser::new(&source)?;
         parser.set_max_col(limits.max_col);
         if !v0_compatible {
             parser.enable_rego_v1()?;
         }
         parser.parse_user_query()
-    })
-    .map_err(|error| {
+    });
+    parsed.map_err(|error| {
         vec![location::problem(
             "",
             ProblemCode::Parse,
             &error.to_string(),
         )]
-    })?;
-    let problems = check_query(&parsed, &snapshot.policies);
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(problems)
-    }
-}
-
-/// An unsafe variable is the query's fault, and shows only when it is run.
-fn refuse_unsafe(error: EngineError) -> EngineError {
-    match error {
-        EngineError::Evaluation(mut problems)
-            if problems
-                .iter()
-                .any(|p| p.code == ProblemCode::UnsafeVariable) =>
-        {
-            for problem in &mut problems {
-                problem.file = String::new();
-            }
-            EngineError::Query(problems)
-        }
-        other => other,
-    }
-}
-
-/// The bindings without wildcards.
-fn named(mut bindings: Value) -> Value {
-    if let Ok(members) = bindings.as_object_mut() {
-        members.remove(&Value::from("_"));
-    }
-    bindings
+    })
 }

@@ -80,11 +80,16 @@ fn check_call(
     let place = names::root_span(function);
     let complain = |message: String| Some(location::at(place, ProblemCode::Type, message));
     match arity(root, &steps, &name, scope, rules) {
+        // `regorus` gives no elements then: a quiet *undefined*.
+        Arity::Exactly(1) if name == "walk" && supplied == 1 => {
+            complain("walk without its output as second argument is not supported".to_owned())
+        }
         Arity::Unknown => complain(format!("undefined function {name}")),
         Arity::Any => None,
+        Arity::Only(wanted) if supplied == wanted => None,
         // The value may be taken by one more argument, as in `f(x, result)`.
         Arity::Exactly(wanted) if supplied == wanted || supplied == wanted + 1 => None,
-        Arity::Exactly(wanted) => complain(format!(
+        Arity::Exactly(wanted) | Arity::Only(wanted) => complain(format!(
             "{name}: arity mismatch: {supplied} arguments for {wanted}"
         )),
     }
@@ -96,7 +101,7 @@ pub(super) fn inputs(function: &Expr, scope: &Scope, rules: &RuleIndex) -> Optio
     let name = spelled(root, &steps, scope);
     match arity(root, &steps, &name, scope, rules) {
         Arity::Exactly(arguments) => Some(arguments),
-        Arity::Unknown | Arity::Any => None,
+        Arity::Unknown | Arity::Any | Arity::Only(_) => None,
     }
 }
 
@@ -109,6 +114,8 @@ pub(super) fn is_builtin(root: &str, steps: &[Step]) -> bool {
 enum Arity {
     Unknown,
     Any,
+    /// So many, and no further one to take the value.
+    Only(usize),
     Exactly(usize),
 }
 
@@ -128,7 +135,7 @@ fn arity(root: &str, steps: &[Step], name: &str, scope: &Scope, rules: &RuleInde
         return Arity::Any;
     }
     if let Some(arguments) = extensions::arguments(name) {
-        return Arity::Exactly(arguments);
+        return Arity::Only(arguments);
     }
     match BUILTINS.get(name) {
         // `regorus` answers it with *undefined*, whatever is asked.
@@ -150,7 +157,7 @@ fn spelled(root: &str, steps: &[Step], scope: &Scope) -> String {
                 name.push('.');
                 name.push_str(part);
             }
-            Step::Other => name.push_str("[_]"),
+            Step::Scalar | Step::Unknown => name.push_str("[_]"),
         }
     }
     name

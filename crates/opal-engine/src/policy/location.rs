@@ -56,9 +56,12 @@ fn located(code: ProblemCode, text: &str) -> Option<PolicyProblem> {
 
 /// The same problem in OPA's words, where the two differ only in words.
 fn reword(message: &str) -> String {
-    match unsafe_variable(message) {
-        Some(name) => format!("var {name} is unsafe"),
-        None => message.to_owned(),
+    if let Some(name) = unsafe_variable(message) {
+        format!("var {name} is unsafe")
+    } else if let Some(name) = used_early(message) {
+        format!("var {name} referenced above")
+    } else {
+        message.to_owned()
     }
 }
 
@@ -70,6 +73,11 @@ fn refine(code: ProblemCode, message: &str) -> ProblemCode {
     } else {
         code
     }
+}
+
+fn used_early(message: &str) -> Option<&str> {
+    let (name, _) = message.strip_prefix("var `")?.split_once("` used before")?;
+    Some(name)
 }
 
 fn unsafe_variable(message: &str) -> Option<&str> {

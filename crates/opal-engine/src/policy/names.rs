@@ -12,8 +12,10 @@ use super::walk::{self, Node};
 pub(crate) enum Step {
     /// A member known by name.
     Name(String),
-    /// Known only when evaluated, or no name at all.
-    Other,
+    /// A scalar that is no name.
+    Scalar,
+    /// Known only when evaluated.
+    Unknown,
 }
 
 /// The variable a reference begins with, and the steps from there; `None` if it begins otherwise.
@@ -50,9 +52,10 @@ fn index_step(index: &Expr) -> Step {
     match index {
         Expr::String { value, .. } | Expr::RawString { value, .. } => match value {
             Value::String(name) => Step::Name(name.to_string()),
-            _ => Step::Other,
+            _ => Step::Scalar,
         },
-        _ => Step::Other,
+        Expr::Number { .. } | Expr::Bool { .. } | Expr::Null { .. } => Step::Scalar,
+        _ => Step::Unknown,
     }
 }
 
@@ -60,7 +63,7 @@ fn index_step(index: &Expr) -> Step {
 pub(crate) fn leading_names(steps: &[Step]) -> Vec<String> {
     let name = |step: &Step| match step {
         Step::Name(name) => Some(name.clone()),
-        Step::Other => None,
+        Step::Scalar | Step::Unknown => None,
     };
     steps.iter().map_while(name).collect()
 }

@@ -28,7 +28,8 @@ pub(crate) fn check(modules: &[Ref<Module>], rules: &RuleIndex) -> Vec<PolicyPro
     let mut problems: Vec<_> = search
         .cycles
         .iter()
-        .filter_map(|c| graph.describe(c, rules))
+        .flat_map(|cycle| rotations(cycle))
+        .filter_map(|cycle| graph.describe(&cycle, rules))
         .collect();
     let highest = (0..graph.paths.len()).max_by_key(|&node| search.height[node]);
     if let Some(node) = highest.filter(|&node| search.height[node] > MAX_CHAIN) {
@@ -161,6 +162,17 @@ impl Search<'_> {
             }
         }
     }
+}
+
+/// The cycle seen from each of its rules.
+fn rotations(cycle: &[usize]) -> impl Iterator<Item = Vec<usize>> {
+    let nodes = &cycle[..cycle.len().saturating_sub(1)];
+    (0..nodes.len()).map(|start| {
+        let mut turned = nodes.to_vec();
+        turned.rotate_left(start);
+        turned.push(nodes[start]);
+        turned
+    })
 }
 
 /// The part of the open path from `target` back to itself.

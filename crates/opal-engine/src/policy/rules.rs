@@ -13,6 +13,18 @@ use crate::{PolicyProblem, ProblemCode, document};
 #[derive(Debug, Default)]
 pub(crate) struct RuleIndex {
     nodes: BTreeMap<Vec<String>, Vec<Definition>>,
+    packages: BTreeSet<Vec<String>>,
+}
+
+/// What stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Base data and nothing else.
+    Data,
+    /// One rule (or several that make one value), and nothing else.
+    Rule,
+    /// Anything else: packages, functions, the inside of a rule's value.
+    Mixed,
 }
 
 /// One rule, seen from outside.
@@ -41,14 +53,35 @@ impl Definition {
 impl RuleIndex {
     pub(crate) fn new(modules: &[Ref<Module>]) -> Self {
         let mut nodes: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        let mut packages = BTreeSet::new();
         for module in modules {
             let scope = Scope::new(module);
+            packages.insert(scope.package.clone());
             for rule in &module.policy {
                 let (path, definition) = define(&scope, rule);
                 nodes.entry(path).or_default().push(definition);
             }
         }
-        Self { nodes }
+        Self { nodes, packages }
+    }
+
+    /// What stands at `path`.
+    pub(crate) fn place(&self, path: &[String]) -> Place {
+        let first_below = self.packages.range(path.to_vec()..).next();
+        let has_package = first_below.is_some_and(|package| package.starts_with(path))
+            || (1..path.len()).any(|length| self.packages.contains(&path[..length]));
+        if !has_package && self.below(path).next().is_none() {
+            return Place::Data;
+        }
+        let is_alone = self.below(path).count() == 1;
+        let is_rule = |rules: &Vec<Definition>| {
+            let mut rules = rules.iter();
+            rules.all(|rule| rule.arguments == 0 && rule.is_ground)
+        };
+        match self.nodes.get(path) {
+            Some(rules) if is_alone && is_rule(rules) => Place::Rule,
+            _ => Place::Mixed,
+        }
     }
 
     /// The number of arguments of the function at `path`; 0 for a rule that is none.
@@ -82,7 +115,7 @@ impl RuleIndex {
         let matches = |path: &&Vec<String>| {
             let pairs = path.iter().zip(target);
             pairs.fold(true, |all, (name, step)| {
-                all && matches!(step, Step::Other) | (*step == Step::Name(name.clone()))
+                all && matches!(step, Step::Unknown) | (*step == Step::Name(name.clone()))
             })
         };
         reached.extend(self.below(&known).map(|(path, _)| path).filter(matches));

@@ -7,6 +7,7 @@
 mod terms;
 
 use std::collections::HashSet;
+use std::rc::Rc;
 
 use regorus::unstable::{
     AssignOp, Expr, Literal, LiteralStmt, Module, Query, Ref, Rule, RuleAssign, RuleBody, RuleHead,
@@ -19,8 +20,45 @@ use super::rules::RuleIndex;
 use crate::{PolicyProblem, ProblemCode};
 use terms::{Closures, Uses};
 
-/// Names that have a value.
-pub(super) type Safe<'a> = HashSet<&'a str>;
+/// Names that have a value: those of the package, unless a body hides them, and those that
+/// statements bind.
+#[derive(Debug, Clone)]
+pub(super) struct Safe<'a> {
+    globals: Rc<HashSet<&'a str>>,
+    hidden: HashSet<&'a str>,
+    bound: HashSet<&'a str>,
+}
+
+impl<'a> Safe<'a> {
+    fn new(globals: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut globals: HashSet<_> = globals.into_iter().collect();
+        globals.extend(["data", "input"]);
+        Self {
+            globals: Rc::new(globals),
+            hidden: HashSet::new(),
+            bound: HashSet::new(),
+        }
+    }
+
+    pub(super) fn contains(&self, name: &str) -> bool {
+        let is_global = self.globals.contains(name) && !self.hidden.contains(name);
+        is_global || self.bound.contains(name)
+    }
+
+    pub(super) fn extend(&mut self, names: impl IntoIterator<Item = &'a str>) {
+        let globals = &self.globals;
+        let hidden = &self.hidden;
+        let names = names.into_iter();
+        let new = names.filter(|name| hidden.contains(name) || !globals.contains(name));
+        self.bound.extend(new);
+    }
+
+    /// Takes a name's value from outside away.
+    fn hide(&mut self, name: &'a str) {
+        self.bound.remove(name);
+        self.hidden.insert(name);
+    }
+}
 
 /// Variables in `modules` that nothing binds.
 pub(crate) fn check(modules: &[Ref<Module>], rules: &RuleIndex) -> Vec<PolicyProblem> {
@@ -47,15 +85,26 @@ pub(crate) fn check_query(query: &Query, rules: &RuleIndex) -> Vec<PolicyProblem
         rules,
     };
     let mut problems = Vec::new();
-    check.body(query, &Safe::from(["data", "input"]), &mut problems);
+    report_redeclared(query, &HashSet::new(), &mut problems);
+    check.body(query, &Safe::new([]), &mut problems);
     problems
 }
 
-fn globals<'a>(scope: &'a Scope, rules: &'a RuleIndex) -> Safe<'a> {
-    let mut names = Safe::from(["data", "input"]);
-    names.extend(scope.aliases());
-    names.extend(rules.names_in(&scope.package));
+/// The variables that a query binds.
+pub(crate) fn bound_by_query(query: &Query, rules: &RuleIndex) -> Vec<String> {
+    let scope = Scope::of_query();
+    let check = Check {
+        scope: &scope,
+        rules,
+    };
+    let bound = check.body(query, &Safe::new([]), &mut Vec::new()).bound;
+    let mut names: Vec<_> = bound.into_iter().map(str::to_owned).collect();
+    names.sort_unstable();
     names
+}
+
+fn globals<'a>(scope: &'a Scope, rules: &'a RuleIndex) -> Safe<'a> {
+    Safe::new(scope.aliases().chain(rules.names_in(&scope.package)))
 }
 
 /// What a check looks things up in.
@@ -75,14 +124,17 @@ impl<'c> Check<'c> {
         let Rule::Spec { head, bodies, .. } = rule else {
             return;
         };
+        let arguments: HashSet<_> = match head {
+            RuleHead::Func { args, .. } => args.iter().flat_map(|a| terms::bindable(a)).collect(),
+            _ => HashSet::new(),
+        };
         let mut outer = globals.clone();
-        if let RuleHead::Func { args, .. } = head {
-            outer.extend(args.iter().flat_map(|arg| terms::bindable(arg)));
-        }
+        outer.extend(arguments.iter().copied());
         if bodies.is_empty() {
             self.head(head, None, &outer, problems);
         }
         for body in bodies {
+            report_redeclared(&body.query, &arguments, problems);
             let safe = self.body(&body.query, &outer, problems);
             self.head(head, Some(body), &safe, problems);
         }
@@ -134,16 +186,17 @@ impl<'c> Check<'c> {
     ) -> Safe<'a> {
         let mut safe = outer.clone();
         for statement in &query.stmts {
-            let declared = declared(statement);
-            safe.retain(|name| !declared.contains(name));
+            declared(statement)
+                .into_iter()
+                .for_each(|name| safe.hide(name));
         }
         let statements: Vec<_> = query.stmts.iter().map(|s| (s, Uses::of(s))).collect();
         loop {
-            let before = safe.len();
+            let before = safe.bound.len();
             for (statement, uses) in &statements {
                 self.bind(statement, uses, &mut safe);
             }
-            if safe.len() == before {
+            if safe.bound.len() == before {
                 break;
             }
         }
@@ -223,8 +276,38 @@ fn report(uses: &Uses<'_>, safe: &Safe<'_>, problems: &mut Vec<PolicyProblem>) {
     for span in uses.unbound(safe) {
         let message = format!("var {} is unsafe", span.text());
         let problem = location::at(span, ProblemCode::UnsafeVariable, message);
-        if !problems.contains(&problem) {
-            problems.push(problem);
+        push_once(problems, problem);
+    }
+}
+
+/// Adds a problem, unless the same one is known of the same line.
+fn push_once(problems: &mut Vec<PolicyProblem>, problem: PolicyProblem) {
+    let is_same = |other: &PolicyProblem| {
+        (&other.file, other.row, &other.message) == (&problem.file, problem.row, &problem.message)
+    };
+    if !problems.iter().any(is_same) {
+        problems.push(problem);
+    }
+}
+
+/// Reports names that a body declares twice, or that are `arguments` already.
+fn report_redeclared<'a>(
+    query: &'a Query,
+    arguments: &HashSet<&'a str>,
+    problems: &mut Vec<PolicyProblem>,
+) {
+    let mut seen: HashSet<&str> = HashSet::new();
+    for statement in &query.stmts {
+        for name in declared(statement) {
+            let message = match name {
+                _ if arguments.contains(name) => format!("arg {name} redeclared"),
+                _ if !seen.insert(name) => format!("var {name} assigned above"),
+                _ => continue,
+            };
+            push_once(
+                problems,
+                location::at(&statement.span, ProblemCode::Compile, message),
+            );
         }
     }
 }

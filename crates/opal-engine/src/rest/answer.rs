@@ -1,10 +1,12 @@
 //! Bodies in and out: what all routes share.
 
+use std::collections::BTreeMap;
+
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use serde::Serialize;
+use regorus::Value;
 use serde_json::json;
 
 use crate::{EngineError, PolicyProblem, ProblemCode, path};
@@ -81,6 +83,14 @@ impl Failure {
         Self::new(StatusCode::NOT_FOUND, "undefined_document", message)
     }
 
+    /// As OPA when it is not the request's text that is wrong, but what would be left.
+    pub(super) fn of_operation(mut self) -> Self {
+        if self.code == "invalid_parameter" {
+            self.code = "invalid_operation";
+        }
+        self
+    }
+
     fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
     }
@@ -142,13 +152,13 @@ fn problem_body(problem: &PolicyProblem) -> serde_json::Value {
     })
 }
 
-/// Writes an answer's body.
-pub(super) fn render(body: &impl Serialize, is_pretty: bool) -> Result<String, EngineError> {
-    let text = match is_pretty {
-        true => serde_json::to_string_pretty(body),
-        false => serde_json::to_string(body),
-    };
-    text.map_err(|error| EngineError::InvalidJson(error.to_string()))
+/// An object of these members.
+pub(super) fn object(members: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
+    let members = members.into_iter();
+    let members: BTreeMap<_, _> = members
+        .map(|(name, value)| (Value::from(name), value))
+        .collect();
+    Value::from(members)
 }
 
 /// Reads a request's body, up to `limit` bytes.

@@ -5,12 +5,12 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, Uri};
 use bytes::Bytes;
 use regorus::Value;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{
     Answer, Failure, MAX_DOCUMENT_BYTES, MAX_QUERY_BYTES, Outcome, Parameters, is_create_only,
-    read, render, segments,
+    object, read, segments,
 };
 use crate::{Edit, Engine, EngineError, PatchOperation, document, json, path};
 
@@ -31,24 +31,16 @@ struct DecisionRequest<'a> {
     input: Option<&'a RawValue>,
 }
 
-#[derive(Debug, Serialize)]
-struct Decision<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<&'a Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    warning: Option<Warning>,
+/// What OPA adds to an answer when the question has no input.
+fn no_input_warning() -> Value {
+    object([
+        ("code", Value::from("api_usage_warning")),
+        (
+            "message",
+            Value::from("'input' key missing from the request"),
+        ),
+    ])
 }
-
-#[derive(Debug, Clone, Copy, Serialize)]
-struct Warning {
-    code: &'static str,
-    message: &'static str,
-}
-
-const NO_INPUT: Warning = Warning {
-    code: "api_usage_warning",
-    message: "'input' key missing from the request",
-};
 
 /// `POST /v1/data/…`: evaluates with the member `input` of the body.
 pub(super) async fn post(
@@ -60,7 +52,7 @@ pub(super) async fn post(
     let path = segments(&uri, "/v1/data")?;
     let body = read(body, MAX_QUERY_BYTES).await?;
     let input = decision_input(&body)?;
-    let warning = input.is_none().then_some(NO_INPUT);
+    let warning = input.is_none().then(no_input_warning);
     decide(&engine, path, input, Parameters(pairs).is_pretty(), warning).await
 }
 
@@ -88,15 +80,14 @@ async fn decide(
     path: Vec<String>,
     input: Option<Value>,
     is_pretty: bool,
-    warning: Option<Warning>,
+    warning: Option<Value>,
 ) -> Outcome {
     let evaluated = engine.run(move |snapshot| {
         let result = snapshot.evaluate(&path, input)?;
-        let decision = Decision {
-            result: result.as_ref(),
-            warning,
-        };
-        render(&decision, is_pretty)
+        let result = result.map(|value| ("result", value));
+        let warning = warning.map(|value| ("warning", value));
+        let answer = object(result.into_iter().chain(warning));
+        Ok(json::write_for(&answer, is_pretty))
     });
     Ok(Answer::Json(evaluated.await?))
 }
@@ -133,10 +124,7 @@ async fn decide_bare(engine: &Engine, path: Vec<String>, body: Body, is_pretty: 
     let name = crate::policy::dotted(&path);
     let evaluated = engine.run(move |snapshot| {
         let result = snapshot.evaluate(&path, Some(input))?;
-        result
-            .as_ref()
-            .map(|value| render(value, is_pretty))
-            .transpose()
+        Ok(result.map(|value| json::write_for(&value, is_pretty)))
     });
     let text = evaluated.await?.ok_or_else(|| Failure::undefined(&name))?;
     Ok(Answer::Json(text))
@@ -180,12 +168,12 @@ pub(super) async fn patch(State(engine): State<Engine>, uri: Uri, body: Body) ->
     let body = read(body, MAX_DOCUMENT_BYTES).await?;
     let operations: Option<Vec<PatchBody>> =
         serde_json::from_slice(&body).map_err(|error| Failure::invalid(error.to_string()))?;
-    let operations = operations.unwrap_or_default().into_iter().map(operation);
-    let operations = operations.collect::<Result<Vec<_>, _>>()?;
+    let operations = operations.unwrap_or_default();
+    let operations = operations.iter().map(operation).collect::<Result<_, _>>()?;
     edit(engine, Edit::PatchData { path, operations }).await
 }
 
-fn operation(body: PatchBody) -> Result<PatchOperation, Failure> {
+fn operation(body: &PatchBody) -> Result<PatchOperation, Failure> {
     let Some(path) = path::decode_pointer(&body.path) else {
         return Err(Failure::invalid(format!("bad patch path: {}", body.path)));
     };

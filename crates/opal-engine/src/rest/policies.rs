@@ -5,23 +5,12 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::Uri;
-use serde::Serialize;
+use regorus::Value;
 
 use super::answer::{
-    Answer, Failure, MAX_DOCUMENT_BYTES, Outcome, Parameters, read, render, segments,
+    Answer, Failure, MAX_DOCUMENT_BYTES, Outcome, Parameters, object, read, segments,
 };
-use crate::{Edit, Engine, EngineError};
-
-#[derive(Debug, Serialize)]
-struct Policy<'a> {
-    id: &'a str,
-    raw: &'a str,
-}
-
-#[derive(Debug, Serialize)]
-struct Envelope<T> {
-    result: T,
-}
+use crate::{Edit, Engine, EngineError, json};
 
 /// `GET /v1/policies`: all modules, without their syntax trees.
 pub(super) async fn list(
@@ -29,9 +18,8 @@ pub(super) async fn list(
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Outcome {
     let policies = engine.policies();
-    let policies = policies.iter().map(|(id, raw)| Policy { id, raw });
-    let result = policies.collect::<Vec<_>>();
-    answer(&Envelope { result }, pairs)
+    let policies = policies.iter().map(|(id, raw)| policy(id, raw));
+    Ok(answer(Value::from(policies.collect::<Vec<_>>()), pairs))
 }
 
 /// `GET /v1/policies/ID`: one module, without its syntax tree.
@@ -45,12 +33,16 @@ pub(super) async fn get(
     let Some(raw) = policies.get(&id) else {
         return Err(EngineError::PolicyNotFound(id).into());
     };
-    let result = Policy { id: &id, raw };
-    answer(&Envelope { result }, pairs)
+    Ok(answer(policy(&id, raw), pairs))
 }
 
-fn answer(body: &impl Serialize, pairs: Vec<(String, String)>) -> Outcome {
-    Ok(Answer::Json(render(body, Parameters(pairs).is_pretty())?))
+fn policy(id: &str, raw: &str) -> Value {
+    object([("id", Value::from(id)), ("raw", Value::from(raw))])
+}
+
+fn answer(result: Value, pairs: Vec<(String, String)>) -> Answer {
+    let body = object([("result", result)]);
+    Answer::Json(json::write_for(&body, Parameters(pairs).is_pretty()))
 }
 
 /// `PUT /v1/policies/ID`: adds or replaces a module, if all then compile together.
@@ -68,7 +60,8 @@ pub(super) async fn put(State(engine): State<Engine>, uri: Uri, body: Body) -> O
 /// `DELETE /v1/policies/ID`: removes a module, if the others then still compile.
 pub(super) async fn delete(State(engine): State<Engine>, uri: Uri) -> Outcome {
     let id = policy_id(&uri)?;
-    apply(engine, Edit::DeletePolicy { id }).await?;
+    let deleted = apply(engine, Edit::DeletePolicy { id }).await;
+    deleted.map_err(|failure| failure.of_operation())?;
     Ok(Answer::empty())
 }
 

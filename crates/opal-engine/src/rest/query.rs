@@ -4,10 +4,10 @@ use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use regorus::Value;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::{Answer, Failure, MAX_QUERY_BYTES, Outcome, Parameters, read, render};
+use super::answer::{Answer, Failure, MAX_QUERY_BYTES, Outcome, Parameters, object, read};
 use crate::{Engine, json, query};
 
 #[derive(Debug, Deserialize)]
@@ -16,12 +16,6 @@ struct QueryRequest<'a> {
     query: String,
     #[serde(borrow)]
     input: Option<&'a RawValue>,
-}
-
-#[derive(Debug, Serialize)]
-struct Solutions {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    result: Vec<Value>,
 }
 
 /// `GET /v1/query?q=…`
@@ -70,7 +64,8 @@ async fn solve(engine: &Engine, text: String, input: Option<Value>, is_pretty: b
     let v0_compatible = engine.options().v0_compatible;
     let solved = engine.run(move |snapshot| {
         let result = query::solve(snapshot, &text, input, v0_compatible)?;
-        render(&Solutions { result }, is_pretty)
+        let result = (!result.is_empty()).then(|| ("result", Value::from(result)));
+        Ok(json::write_for(&object(result), is_pretty))
     });
     Ok(Answer::Json(solved.await?))
 }

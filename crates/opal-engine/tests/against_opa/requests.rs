@@ -11,6 +11,8 @@ pub(crate) enum Compare {
     Places,
     /// Status and code: the texts are of different parsers.
     Code,
+    /// The status alone.
+    Status,
 }
 
 /// A request.
@@ -84,6 +86,7 @@ pub(crate) fn all() -> Vec<Call> {
         numbers(),
         policies(),
         decisions(),
+        snippets(),
         refusals(),
         conflicts(),
         queries(),
@@ -249,10 +252,11 @@ fn policies() -> Vec<Call> {
     vec![
         policy("rbac/main.rego", RBAC).by(Compare::Places),
         policy("rbac/util.rego", UTIL),
-        policy("rbac/main.rego", RBAC),
+        policy("rbac/main.rego", RBAC).by(Compare::Places),
+        policy("rbac/main.rego", &RBAC.replace("broken[role]", "#")),
         policy("lang.rego", LANGUAGE),
         policy("with%20space/a%2Fb", "package odd\np = 1"),
-        get("/v1/policies"),
+        get("/v1/policies").by(Compare::Unordered),
         get("/v1/policies/rbac/main.rego"),
         get("/v1/policies/rbac/main.rego?pretty"),
         get("/v1/policies/with%20space/a%2Fb"),
@@ -276,7 +280,8 @@ default allow = false
 allow { some role in data.users[who].roles; input.action in data.roles[role] }
 allow = true { util.is_root(who) }
 reasons contains reason if { not allow; reason := sprintf("%v may not %v", [who, input.action]) }
-roles[role] { owns(who, role) }
+roles[role] { data.roles[role]; owns(who, role) }
+broken[role] { owns(who, role) }
 granted[action] = roles { action := data.roles[_][_]; roles := {r | data.roles[r][_] == action} }
 age = data.users[who].age
 grade = "adult" { age >= 18 } else = "teen" { age >= 13 } else = "child"
@@ -400,6 +405,93 @@ fn decisions() -> Vec<Call> {
     calls
 }
 
+/// Modules of one thing each: accepted, and answered alike.
+const SNIPPETS: &[&str] = &[
+    "p := {concat(\"/\", path): x | walk({\"a\": {\"b\": 1}}, [path, x]); is_number(x)}",
+    "p := [v | walk([1, [2]], [_, v])]",
+    "p[k] := v if some k, v in {\"a\": 1, \"b\": 2}",
+    "p contains k if some k, _ in [\"a\", \"b\"]",
+    "p if { every k, v in {\"a\": 1} { k == \"a\"; v == 1 } }",
+    "p if { not every_even }\nevery_even if { every x in [1, 2] { x % 2 == 0 } }",
+    "p := x if { x := 1; x > 2 } else := 7 if { input.n } else := 9",
+    "f(x) := 1 if x > 5 else := 2 if x > 3 else := 3\np := [f(6), f(4), f(1)]",
+    "default f(_) := \"none\"\nf(x) := x if x > 1\np := [f(1), f(2)]",
+    "p.q.r := 1\np.q.s contains 2",
+    "p[x].y := z if some x, z in {\"a\": 1}",
+    "p[\"a b\"].c := 1",
+    "p := count([1 | data.users[_]])",
+    "p := {r: n | some r; n := count({u | data.users[u].roles[_] == r}); data.roles[r]}",
+    "p := [a, b] if { some a, b; [1, 2][a]; {\"k\": 3}[b] }",
+    "p := {\"a\": {1, 2}, 3: [null, true]}",
+    "p := [1.0, 1.5, 1e3, -0.25, 100000000000000000000, 3 / 2, 4 / 2, 7 % 3]",
+    "p := sprintf(\"%d %s %v %.2f %x %%\", [1, \"a\", [1], 1.5, 255])",
+    "p := sprintf(\"%5d\", [7])",
+    "p := sprintf(\"%05d\", [7])",
+    "p := sprintf(\"%q\", [\"q\"])",
+    "p := [sort([3, \"a\", null, true, [1], {\"a\": 1}]), max([1, 3, 2]), min({4, 5})]",
+    "p := split(\"a,b,c\", \",\")[1]",
+    "p := [indexof(\"abc\", \"c\"), contains(\"abc\", \"b\"), startswith(\"abc\", \"a\"), endswith(\"abc\", \"c\")]",
+    "p := regex.find_n(\"a.\", \"abacad\", -1)",
+    "p := regex.replace(\"abc\", \"b(c)\", \"$1\")",
+    "p := glob.match(\"*.example.com\", [\".\"], \"a.example.com\")",
+    "p := [time.clock(0), time.date(0), time.weekday(0)]",
+    "p := json.marshal({\"b\": [1, \"x\"], \"a\": null})",
+    "p := [base64.decode(\"aGk=\"), base64url.encode(\"hi?\"), hex.encode(\"hi\"), urlquery.encode(\"a b&c\")]",
+    "p := yaml.unmarshal(\"a: [1, b]\")",
+    "p := [object.union({\"a\": 1}, {\"b\": 2}), object.remove({\"a\": 1, \"b\": 2}, [\"a\"]), object.keys({\"a\": 1})]",
+    "p := json.patch({\"a\": 1}, [{\"op\": \"add\", \"path\": \"/b\", \"value\": 2}])",
+    "p := [json.filter({\"a\": {\"b\": 1, \"c\": 2}}, [\"a/b\"]), json.remove({\"a\": 1}, [\"a\"])]",
+    "p := graph.reachable({\"a\": [\"b\"], \"b\": [\"c\"], \"c\": []}, {\"a\"})",
+    "p := [net.cidr_contains(\"10.0.0.0/8\", \"10.1.2.3\"), semver.compare(\"1.2.3\", \"1.10.0\"), units.parse(\"10K\")]",
+    "p := [numbers.range(1, 4), numbers.range_step(1, 9, 4), abs(-3), ceil(1.2), floor(1.8), round(2.5)]",
+    "p := [bits.and(6, 3), bits.or(6, 3), bits.xor(6, 3), bits.lsh(1, 4), bits.rsh(16, 2)]",
+    "p := [array.concat([1], [2]), array.slice([1, 2, 3], 1, 3), array.reverse([1, 2])]",
+    "p := [type_name(1), type_name({}), type_name(set()), is_array([])]",
+    "p := [union({{1}, {2}}), intersection({{1, 2}, {2}}), {1} - {1}, {1} & {1}]",
+    "p := [to_number(\"1.5\"), format_int(255, 16), strings.reverse(\"abc\"), trim_space(\" a \")]",
+    "p if { x := {\"a\": {\"b\": 1}}; x.a.b == 1; x[\"a\"][k] == 1; k == \"b\" }",
+    "p := input.a.b\nq := input[\"n\"]\nr if input.missing",
+    "p := x if { x := q with input as {\"n\": 5} }\nq := input.n",
+    "p := x if { x := q with data.users as {} }\nq := count(data.users)",
+    "f(x) := x + 1\ng(_) := 100\np := x if { x := f(1) with f as g }",
+    "f(x) := upper(x)\np := x if { x := f(\"a\") with upper as \"mock\" }",
+    "q := time.now_ns() > 0\np := x if { x := q with time.now_ns as 5 }",
+    "p if { a := 1; b := a + 1; b == 2 }",
+    "p := y if { y := x + 1; x := 1 }",
+    "p := [x, y] if { [x, [y, _]] := [1, [2, 3]] }",
+    "p := v if { {\"a\": v} := {\"a\": 3} }",
+    "p contains [a, b] if { a := [1, 2][_]; b := [3][_] }\nq := [x | p[[x, 3]]]",
+    "p := {k: v | some k; v := data.roles[k][0]}",
+    "p if 1 in [1, 2]\nq if \"a\", 1 in {\"a\": 1}\nr if not 3 in [1]",
+    "p := \"\\u00e9\\n\\\"\"\nq := `raw \\n`",
+    "# METADATA\n# title: x\np := 1 # comment",
+    "p := 1\n\nq := p # same\nr := data.snippet.q",
+    "p := null\nq if p == null",
+    "p := false\nq if not p",
+    "a.b.c if true\np := data.snippet.a",
+    "p contains 1\np contains 2\nq := count(p)",
+    "p := {x | x := data.users[_].age; x > 10}",
+    "p := object.get(data.users, [\"ann\", \"age\"], 0)\nq := object.get({}, \"k\", \"d\")",
+    "p := all_ok if { all_ok := count([x | x := [1, 2][_]; x > 0]) == 2 }",
+    "p := data.users[\"ann\"].roles[0]\nq := data[\"users\"].bob.age",
+    "import data.users.ann as a\np := a.age",
+    "import input.deep.er as d\np := d.x",
+];
+
+fn snippets() -> Vec<Call> {
+    let input = r#"{"input":{"n":3,"a":{"b":[1]},"deep":{"er":{"x":1}}}}"#;
+    let calls = SNIPPETS.iter().flat_map(|rules| {
+        let text = format!("package snippet\nimport rego.v1\n{rules}\n");
+        let calls = [
+            policy("snippet.rego", &text),
+            ask("/v1/data/snippet", input),
+        ];
+        calls.map(|call| call.by(Compare::Places))
+    });
+    let end = call("DELETE", "/v1/policies/snippet.rego", "");
+    calls.chain([end]).collect()
+}
+
 /// Modules that must be refused, and what the engine holds afterwards.
 fn refusals() -> Vec<Call> {
     let mut calls: Vec<_> = [
@@ -423,6 +515,21 @@ fn refusals() -> Vec<Call> {
         "package bad\np(x) = 1\np(x, y) = 2",
         "package bad\nimport rego.v1\np if any([true])",
         "package bad\nimport rego.v1\np { true }",
+        "package bad\np { x := 1; x := 2 }",
+        "package bad\nf(x) { x := 1 }",
+        "package bad\np { not input.x[_] }",
+        "package bad\np = [x | y = 1]",
+        "package bad\np { count(_) }",
+        "package bad\np = x { data.q[x] > y }",
+        "package bad\nimport future.keywords\np { every x in [1] { y > x } }",
+        "package bad\np = {k: v | k = 1}",
+        "package bad\np { input.x with input as y }",
+        "package bad\np[x] = y { x = 1 }",
+        "package bad\nf(x) = y { x }",
+        "package bad\np { [x, 1] = [y, 1] }",
+        "package bad\np { x = y }",
+        "package bad\np { walk(x, [p, v]) }",
+        "package bad\np = 1 { true } else = x { true }",
     ]
     .into_iter()
     .map(bad_policy)
@@ -438,7 +545,7 @@ fn refusals() -> Vec<Call> {
     ] {
         calls.push(policy("bad.rego", unreadable).by(Compare::Code));
     }
-    calls.push(get("/v1/policies"));
+    calls.push(get("/v1/policies").by(Compare::Unordered));
     calls.push(policy("rbac/util.rego", "package util\np = 1").by(Compare::Code));
     calls.push(call("DELETE", "/v1/policies/rbac/util.rego", "").by(Compare::Code));
     calls.push(ask("/v1/data/rbac/allow", r#"{"input":{"user":"root"}}"#));
@@ -453,8 +560,8 @@ fn conflicts() -> Vec<Call> {
         put("/c/d/q", "1"),
         put("/c/d", r#"{"p":1}"#),
         put("/c/d", r#"{"other":1}"#),
-        put("/c", "5"),
-        put("/c", r#"{"d":7}"#),
+        put("/c", "5").by(Compare::Code),
+        put("/c", r#"{"d":7}"#).by(Compare::Code),
         patch("/c", r#"[{"op":"add","path":"/d/q","value":1}]"#),
         patch("/c", r#"[{"op":"add","path":"/d/r","value":1}]"#),
         get("/v1/data/c"),
@@ -551,6 +658,6 @@ fn errors() -> Vec<Call> {
         get("/v1/data").by(Compare::Code),
         query("x = data.e.q").by(Compare::Code),
         call("DELETE", "/v1/policies/e.rego", ""),
-        get("/v1/data/a/%zz").by(Compare::Code),
+        get("/v1/data/a/%zz").by(Compare::Status),
     ]
 }

@@ -40,8 +40,8 @@ impl<'a> Uses<'a> {
                 collection,
                 ..
             } => {
-                key.iter().for_each(|key| uses.add(key));
-                uses.add(value);
+                key.iter().for_each(|key| uses.add_pattern(key));
+                uses.add_pattern(value);
                 uses.add(collection);
             }
             Literal::Expr { expr, .. } => uses.add(expr),
@@ -80,11 +80,12 @@ impl<'a> Uses<'a> {
             Expr::RefBrack { refr, index, .. } => {
                 self.references.push(expr);
                 self.add(refr);
-                self.add(index);
+                self.add_pattern(index);
             }
-            Expr::Call { fcn, params, .. } => {
-                self.calls.push((fcn, params));
-                params.iter().for_each(|param| self.add(param));
+            Expr::Call { fcn, params, .. } => self.add_call(fcn, params),
+            Expr::AssignExpr { lhs, rhs, .. } => {
+                self.add_pattern(lhs);
+                self.add_pattern(rhs);
             }
             Expr::ArrayCompr { term, query, .. } | Expr::SetCompr { term, query, .. } => {
                 self.add_closure(query, vec![term]);
@@ -95,6 +96,33 @@ impl<'a> Uses<'a> {
             other => children(other)
                 .into_iter()
                 .for_each(|child| self.add(child)),
+        }
+    }
+
+    /// Adds what `pattern` uses where it is matched: there, a wildcard needs no value.
+    fn add_pattern(&mut self, pattern: &'a Expr) {
+        match pattern {
+            Expr::Var { span, .. } if span.text() == "_" && !self.is_negated => {}
+            Expr::Array { items, .. } => items.iter().for_each(|item| self.add_pattern(item)),
+            Expr::Object { fields, .. } => {
+                for (_, key, value) in fields {
+                    self.add(key);
+                    self.add_pattern(value);
+                }
+            }
+            other => self.add(other),
+        }
+    }
+
+    fn add_call(&mut self, function: &'a Expr, arguments: &'a [Ref<Expr>]) {
+        self.calls.push((function, arguments));
+        match arguments.split_last() {
+            // It may be there to receive the value.
+            Some((last, others)) if !others.is_empty() => {
+                others.iter().for_each(|argument| self.add(argument));
+                self.add_pattern(last);
+            }
+            _ => arguments.iter().for_each(|argument| self.add(argument)),
         }
     }
 
@@ -131,11 +159,9 @@ impl<'a> Uses<'a> {
 
     /// The variables that are not in `safe`.
     pub(super) fn unbound(&self, safe: &Safe<'_>) -> Vec<&'a Span> {
-        let is_wildcard_bound = !self.is_negated;
-        let unbound = self.variables.iter().copied();
-        unbound
+        let variables = self.variables.iter().copied();
+        variables
             .filter(|span| !safe.contains(span.text()))
-            .filter(|span| span.text() != "_" || !is_wildcard_bound)
             .collect()
     }
 }
@@ -144,8 +170,7 @@ impl<'a> Uses<'a> {
 pub(super) fn is_safe(expr: &Expr, safe: &Safe<'_>) -> bool {
     let mut uses = Uses::default();
     uses.add(expr);
-    let mut variables = uses.variables.iter().map(|span| span.text());
-    variables.all(|name| name == "_" || safe.contains(name))
+    uses.unbound(safe).is_empty()
 }
 
 fn is_base_safe(mut reference: &Expr, safe: &Safe<'_>) -> bool {
@@ -173,6 +198,7 @@ pub(super) fn indexes(mut reference: &Expr) -> impl Iterator<Item = &Expr> {
 /// The variables that a pattern binds when it is matched.
 pub(super) fn bindable(pattern: &Expr) -> Vec<&str> {
     match pattern {
+        Expr::Var { span, .. } if span.text() == "_" => Vec::new(),
         Expr::Var { span, .. } => vec![span.text()],
         Expr::Array { items, .. } => items.iter().flat_map(|item| bindable(item)).collect(),
         Expr::Object { fields, .. } => {
@@ -226,8 +252,7 @@ fn children(expr: &Expr) -> Vec<&Expr> {
         Expr::UnaryExpr { expr, .. } => vec![expr],
         Expr::BinExpr { lhs, rhs, .. }
         | Expr::BoolExpr { lhs, rhs, .. }
-        | Expr::ArithExpr { lhs, rhs, .. }
-        | Expr::AssignExpr { lhs, rhs, .. } => vec![lhs, rhs],
+        | Expr::ArithExpr { lhs, rhs, .. } => vec![lhs, rhs],
         Expr::Membership {
             key,
             value,
