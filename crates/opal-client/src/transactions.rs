@@ -139,7 +139,10 @@ impl TransactionLog {
 
     /// The store was asked whether it is there.
     pub fn probed(&self, outcome: &Result<(), StoreError>) {
-        let outcome = outcome.as_ref().map(|()| ()).map_err(|error| chain(error));
+        let outcome = match outcome {
+            Ok(()) => Ok(()),
+            Err(error) => Err(chain(error)),
+        };
         self.state().probed(outcome, Utc::now());
     }
 
