@@ -357,7 +357,10 @@ fn oauth(reader: &mut Reader<'_>) -> Option<OpaAuth> {
 fn needed<T: opal_runtime::config::FromSetting>(reader: &mut Reader<'_>, key: &str) -> Option<T> {
     let value = reader.non_empty(key);
     if value.is_none() {
-        reader.problem(key, "is needed by this POLICY_STORE_AUTH_TYPE and is not set");
+        reader.problem(
+            key,
+            "is needed by this POLICY_STORE_AUTH_TYPE and is not set",
+        );
     }
     value
 }

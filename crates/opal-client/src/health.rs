@@ -7,23 +7,28 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::client::App;
+use crate::transactions::{Reason, TransactionState};
 
-/// `GET /healthy`, `GET /healthcheck`, `GET /`: 200 while the engine holds what it should; else
-/// 503, with what is wrong, since when, and where.
+/// `GET /healthy`, `GET /healthcheck`, `GET /`: 200 while the engine holds what it should, else
+/// 503 with what is wrong, since when, and where.
 pub(crate) async fn healthy(State(app): State<App>) -> Response {
-    let failing = app.transactions.failing();
-    if app.transactions.healthy() {
-        return Json(json!({ "status": "ok", "online": true })).into_response();
+    match app.transactions.read(TransactionState::unhealthy) {
+        reasons if reasons.is_empty() => {
+            Json(json!({ "status": "ok", "online": true })).into_response()
+        }
+        reasons => unavailable(&reasons),
     }
-    let body = json!({ "status": "unavailable", "failing": failing });
-    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
 }
 
 /// `GET /ready`: 200 once the engine has been filled.
 pub(crate) async fn ready(State(app): State<App>) -> Response {
-    if app.transactions.ready() {
-        return Json(json!({ "status": "ok" })).into_response();
+    match app.transactions.read(TransactionState::unready) {
+        reasons if reasons.is_empty() => Json(json!({ "status": "ok" })).into_response(),
+        reasons => unavailable(&reasons),
     }
-    let body = json!({ "status": "unavailable" });
+}
+
+fn unavailable(reasons: &[Reason]) -> Response {
+    let body = json!({ "status": "unavailable", "reasons": reasons });
     (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
 }

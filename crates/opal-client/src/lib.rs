@@ -15,11 +15,21 @@
 //! told). [`engine`] runs an `opa` of our own.
 
 pub mod callbacks;
+pub mod client;
+pub mod config;
 pub mod data;
 pub mod engine;
 mod errors;
 pub mod fetch;
+mod health;
 pub mod policy;
 pub mod policy_store;
+mod probe;
+pub mod record;
+mod router;
 pub mod server_api;
 pub mod transactions;
+pub mod updater;
+
+pub use client::Client;
+pub use config::ClientConfig;

@@ -1,17 +1,18 @@
 //! What succeeded, what is failing since when: the ground of `/ready` and `/healthy`.
 //!
-//! [`TransactionLog`] is a handle that everyone who writes to the store shares; what the outcomes mean
-//! is decided in [`TransactionState`], a value that is told the time.
+//! [`TransactionLog`] is a handle: the updater writes it, health routes read it, and whoever waits
+//! for readiness is woken by each change. What the outcomes mean is decided in
+//! [`TransactionState`], a value that is told the time.
 //!
-//! Where released OPAL looks at the last *successful* transaction, we look at what is failing now: a
-//! bundle that is refused, or an entry that cannot be fetched, makes the client unhealthy until it
-//! succeeds or a newer change takes its place.
+//! Where released OPAL looks at the last *successful* transaction, we look at what is failing now:
+//! a bundle that is refused, or an entry that cannot be fetched, makes the client unhealthy until
+//! it succeeds or a newer change takes its place.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use opal_protocol::{CommitHash, DataSourceEntry, RedactedUrl, SaveMethod};
-
+use tokio::sync::watch;
 use url::Url;
 
 use crate::errors::chain;
@@ -24,193 +25,198 @@ pub use state::{
     Transaction, TransactionKind, TransactionState,
 };
 
-/// A shared [`TransactionState`] with the system's clock. Cheap to clone.
+/// A shared [`TransactionState`]. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TransactionLog {
-    state: Arc<Mutex<TransactionState>>,
+    log: Arc<watch::Sender<TransactionState>>,
 }
 
 impl TransactionLog {
-    /// An empty log of a client that runs these updaters.
+    /// An empty log.
     pub fn new(updaters: EnabledUpdaters) -> Self {
         Self {
-            state: Arc::new(Mutex::new(TransactionState::new(updaters))),
+            log: Arc::new(watch::Sender::new(TransactionState::new(updaters))),
         }
     }
 
-    /// A copy of everything known.
-    pub fn snapshot(&self) -> TransactionState {
-        self.state().clone()
+    /// What `read` finds in the log now.
+    pub fn read<T>(&self, read: impl FnOnce(&TransactionState) -> T) -> T {
+        read(&self.log.borrow())
     }
 
-    /// The store holds `commit`, fetched from `remote`.
-    pub fn policy_succeeded(&self, commit: &CommitHash, remote: &Url) {
-        self.policy(commit.as_str(), remote, Ok(()), true);
+    /// The log, and a way to wait for it to change.
+    pub fn changes(&self) -> watch::Receiver<TransactionState> {
+        self.log.subscribe()
     }
 
-    /// The bundle from `remote` could not be fetched.
-    pub fn policy_fetch_failed(&self, id: &str, remote: &Url, error: &str) {
-        let failure = Failure {
-            error: error.to_owned(),
-            problems: Vec::new(),
-        };
-        self.policy(id, remote, Err(failure), false);
+    /// The engine is empty again.
+    pub(crate) fn engine_restarted(&self) {
+        self.log.send_modify(TransactionState::engine_restarted);
     }
 
-    /// The store did not take `commit`, fetched from `remote`.
-    pub fn policy_refused(&self, commit: &CommitHash, remote: &Url, error: &StoreError) {
-        let failure = Failure {
-            error: chain(error),
-            problems: error.problems().to_vec(),
-        };
-        self.policy(commit.as_str(), remote, Err(failure), true);
+    /// The engine holds again what it held.
+    pub(crate) fn engine_refilled(&self) {
+        self.log.send_modify(TransactionState::engine_refilled);
     }
 
-    fn policy(&self, id: &str, remote: &Url, outcome: Result<(), Failure>, fetched: bool) {
-        let error = outcome.as_ref().err().filter(|_| !fetched);
-        let remotes = vec![RemoteStatus {
-            remote_url: RedactedUrl::new(remote.as_str()).to_string(),
-            succeed: fetched,
-            error: error.map(|failure| failure.error.clone()),
-        }];
-        let now = Utc::now();
-        self.state().record(Transaction {
-            id: id.to_owned(),
+    /// How a probe of the engine went. Returns whether that is news.
+    pub(crate) fn probed(&self, outcome: Result<(), StoreError>) -> bool {
+        let outcome = outcome.map_err(|error| chain(&error));
+        let was_reachable = self.read(TransactionState::is_reachable);
+        let is_reachable = outcome.is_ok();
+        self.log.send_modify(|log| log.probed(outcome, Utc::now()));
+        was_reachable != is_reachable
+    }
+
+    /// The store holds a commit.
+    pub(crate) fn policy_succeeded(&self, commit: &CommitHash, remote: &Url, began: DateTime<Utc>) {
+        self.record(Transaction {
+            id: commit.to_string(),
             kind: TransactionKind::Policy,
-            actions: if fetched {
-                vec!["set_policies"]
-            } else {
-                Vec::new()
-            },
-            outcome,
-            creation_time: now,
-            end_time: now,
-            remotes,
+            actions: vec!["set_policies"],
+            outcome: Ok(()),
+            creation_time: began,
+            end_time: Utc::now(),
+            remotes: vec![remote_status(remote.as_str(), None)],
             subject: Subject::Policies,
         });
     }
 
-    /// The store took `entry` of update `id`.
-    pub fn data_succeeded(&self, id: &str, entry: &DataSourceEntry) {
-        self.data(id, Some(entry), Ok(()));
-    }
-
-    /// `entry` of update `id` was not fetched or not taken; without an entry, it is not known what
-    /// the entries are.
-    pub fn data_failed(&self, id: &str, entry: Option<&DataSourceEntry>, error: &str) {
-        let error = error.to_owned();
-        let problems = Vec::new();
-        self.data(id, entry, Err(Failure { error, problems }));
-    }
-
-    fn data(&self, id: &str, entry: Option<&DataSourceEntry>, outcome: Result<(), Failure>) {
-        let action = match entry.and_then(DataSourceEntry::method) {
-            Some(SaveMethod::Patch) => "patch_policy_data",
-            Some(SaveMethod::Delete) => "delete_policy_data",
-            Some(SaveMethod::Put) | None => "set_policy_data",
-        };
-        let now = Utc::now();
-        self.state().record(Transaction {
-            id: id.to_owned(),
-            kind: TransactionKind::Data,
-            actions: entry.map(|_| action).into_iter().collect(),
-            outcome,
-            creation_time: now,
-            end_time: now,
-            remotes: Vec::new(),
-            subject: entry.map_or(Subject::Sources, subject),
+    /// The store did not take a commit.
+    pub(crate) fn policy_refused(
+        &self,
+        commit: &CommitHash,
+        remote: &Url,
+        error: &StoreError,
+        began: DateTime<Utc>,
+    ) {
+        self.record(Transaction {
+            id: commit.to_string(),
+            kind: TransactionKind::Policy,
+            actions: vec!["set_policies"],
+            outcome: Err(Failure {
+                error: chain(error),
+                problems: error.problems().to_vec(),
+            }),
+            creation_time: began,
+            end_time: Utc::now(),
+            remotes: vec![remote_status(remote.as_str(), None)],
+            subject: Subject::Policies,
         });
     }
 
-    /// A newer entry took the place of `entry`: what was failing about it no longer matters.
-    pub fn data_replaced(&self, entry: &DataSourceEntry) {
-        self.state().settle(&subject(entry));
+    /// A bundle could not be fetched.
+    pub(crate) fn policy_unfetched(&self, id: &str, remote: &Url, error: &str) {
+        let now = Utc::now();
+        self.record(Transaction {
+            id: id.to_owned(),
+            kind: TransactionKind::Policy,
+            actions: Vec::new(),
+            outcome: failed(error),
+            creation_time: now,
+            end_time: now,
+            remotes: vec![remote_status(remote.as_str(), Some(error))],
+            subject: Subject::Policies,
+        });
     }
 
-    /// All data is about to be taken anew.
-    pub fn data_started_over(&self) {
-        self.state().settle_data();
+    /// An entry is in the store.
+    pub(crate) fn entry_succeeded(&self, update: &str, entry: &DataSourceEntry) {
+        self.record(entry_transaction(update, entry, None));
     }
 
-    /// The engine came back empty.
-    pub fn engine_restarted(&self) {
-        self.state().engine_restarted();
+    /// An entry failed and will be tried again.
+    pub(crate) fn entry_failing(&self, update: &str, entry: &DataSourceEntry, error: &str) {
+        self.record(entry_transaction(update, entry, Some(error)));
     }
 
-    /// The store was asked whether it is there.
-    pub fn probed(&self, outcome: &Result<(), StoreError>) {
-        let outcome = match outcome {
-            Ok(()) => Ok(()),
-            Err(error) => Err(chain(error)),
-        };
-        self.state().probed(outcome, Utc::now());
+    /// An entry failed for good: it counts as a failure, and nothing is waiting for it any more.
+    pub(crate) fn entry_refused(&self, update: &str, entry: &DataSourceEntry, error: &str) {
+        let transaction = entry_transaction(update, entry, Some(error));
+        self.log.send_modify(|log| {
+            let subject = transaction.subject.clone();
+            log.record(transaction);
+            log.settle(&subject);
+        });
     }
 
-    /// Why the client is not healthy, for people and machines; empty: it is.
-    pub fn failing(&self) -> Vec<Reason> {
-        self.state().unhealthy()
+    /// A newer entry took the place of one that was failing.
+    pub(crate) fn entry_replaced(&self, entry: &DataSourceEntry) {
+        self.log.send_modify(|log| log.settle(&subject(entry)));
     }
 
-    /// Whether the client is healthy.
-    pub fn healthy(&self) -> bool {
-        self.state().healthy()
+    /// The server named our data sources; those that concern us follow as entries. There may be
+    /// none, and then there is nothing to wait for.
+    pub(crate) fn sources_named(&self, none: bool) {
+        self.log.send_modify(|log| {
+            log.settle(&Subject::Sources);
+            if none {
+                log.nothing_to_load(TransactionKind::Data);
+            }
+        });
     }
 
-    /// Whether the client is ready.
-    pub fn ready(&self) -> bool {
-        self.state().ready()
+    /// The server did not name our data sources.
+    pub(crate) fn sources_unknown(&self, id: &str, remote: &Url, error: &str) {
+        let now = Utc::now();
+        self.record(Transaction {
+            id: id.to_owned(),
+            kind: TransactionKind::Data,
+            actions: Vec::new(),
+            outcome: failed(error),
+            creation_time: now,
+            end_time: now,
+            remotes: vec![remote_status(remote.as_str(), Some(error))],
+            subject: Subject::Sources,
+        });
     }
 
-    fn state(&self) -> MutexGuard<'_, TransactionState> {
-        // A panic in between leaves a state that is at worst one transaction old.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn record(&self, transaction: Transaction) {
+        self.log.send_modify(|log| log.record(transaction));
+    }
+}
+
+fn failed(error: &str) -> Result<(), Failure> {
+    Err(Failure {
+        error: error.to_owned(),
+        problems: Vec::new(),
+    })
+}
+
+fn remote_status(url: &str, error: Option<&str>) -> RemoteStatus {
+    RemoteStatus {
+        remote_url: RedactedUrl::new(url).to_string(),
+        succeed: error.is_none(),
+        error: error.map(str::to_owned),
     }
 }
 
 fn subject(entry: &DataSourceEntry) -> Subject {
-    let url = match entry.data {
-        Some(_) => String::new(),
-        None => RedactedUrl::new(&entry.url).to_string(),
-    };
-    let dst_path = entry.dst_path.clone();
-    Subject::Entry { dst_path, url }
+    Subject::Entry {
+        dst_path: entry.dst_path.clone(),
+        url: RedactedUrl::new(&entry.url).to_string(),
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_failing_entry_is_named_without_the_secrets_of_its_url_until_it_is_replaced() {
-        let log = TransactionLog::new(EnabledUpdaters {
-            policy: false,
-            data: true,
-        });
-        let entry = DataSourceEntry::from_url("https://u:pw@source/x?token=secret");
-        log.data_succeeded("u1", &entry);
-        log.data_failed("u2", Some(&entry), "answered 500");
-        let shown = serde_json::to_string(&log.failing()).unwrap();
-        assert!(
-            shown.contains("https://source/x") && shown.contains("answered 500"),
-            "{shown}"
-        );
-        assert!(
-            !shown.contains("secret") && !shown.contains("pw"),
-            "{shown}"
-        );
-        log.data_replaced(&entry);
-        assert!(log.healthy());
-    }
-
-    #[test]
-    fn unknown_sources_are_failing_until_an_entry_arrives() {
-        let log = TransactionLog::new(EnabledUpdaters {
-            policy: false,
-            data: true,
-        });
-        log.data_failed("u1", None, "503");
-        assert_eq!(log.failing().len(), 2);
-        log.data_succeeded("u2", &DataSourceEntry::from_url("http://s/"));
-        assert!(log.healthy());
+fn entry_transaction(update: &str, entry: &DataSourceEntry, error: Option<&str>) -> Transaction {
+    let now = Utc::now();
+    let action = match entry.method() {
+        Some(SaveMethod::Patch) => "patch_policy_data",
+        Some(SaveMethod::Delete) => "delete_policy_data",
+        Some(SaveMethod::Put) | None => "set_policy_data",
+    };
+    let fetched = entry.data.is_none() && !entry.url.is_empty();
+    Transaction {
+        id: update.to_owned(),
+        kind: TransactionKind::Data,
+        actions: vec![action],
+        outcome: error.map_or(Ok(()), failed),
+        creation_time: now,
+        end_time: now,
+        remotes: fetched
+            .then(|| remote_status(&entry.url, error))
+            .into_iter()
+            .collect(),
+        subject: subject(entry),
     }
 }

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use opal_protocol::report::report_hash;
@@ -19,11 +20,15 @@ use opal_protocol::{
 };
 use opal_pubsub::subscriber::Event;
 use opal_runtime::ConnRetryOptions;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
+
+use crate::record::Record;
 
 use crate::callbacks::Reporter;
 use crate::data::intake::{Bursts, Interests, Subject, target};
@@ -54,8 +59,6 @@ pub enum Command {
     TriggerData(oneshot::Sender<Result<(), ServerApiError>>),
     /// The engine came back without what it held.
     StoreLost,
-    /// The engine can be reached again.
-    StoreReachable,
 }
 
 /// What an updater works with.
@@ -76,6 +79,8 @@ pub struct UpdaterParts {
     pub workers: usize,
     /// The engine.
     pub store: Arc<dyn PolicyStore>,
+    /// Whether the engine can lose what it holds while we live.
+    pub store_is_elsewhere: bool,
     /// What succeeded and what fails.
     pub transactions: TransactionLog,
     /// Who is told; nobody if `None`.
@@ -104,8 +109,13 @@ pub struct Updater {
     data_waits_until: Option<Instant>,
     /// Whether data has been written before the current bundle.
     wrote_data: bool,
+    /// What to write again into an engine that lost it.
+    record: Option<Record>,
+    /// Whether the engine has lost it.
+    restore: bool,
     bundle: Option<Work<Result<PolicyBundle, ServerApiError>>>,
     bundle_is_complete: bool,
+    bundle_began: DateTime<Utc>,
     ready_bundle: Option<Arc<PolicyBundle>>,
     fetches: FuturesUnordered<Work<(Seq, Result<Document, Failure>)>>,
     write: Option<Work<Written>>,
@@ -123,7 +133,8 @@ struct Load {
 /// What a finished write was.
 enum Written {
     Bundle(Arc<PolicyBundle>, Result<(), StoreError>),
-    Data(Vec<(Seq, Result<(), StoreError>)>),
+    Data(Vec<(Seq, StoreChange, Result<(), StoreError>)>),
+    Restored(Vec<Result<(), StoreError>>),
 }
 
 /// An update until each of its entries had a first outcome.
@@ -161,8 +172,11 @@ impl Updater {
             next_update: 1,
             data_waits_until: None,
             wrote_data: false,
+            record: parts.store_is_elsewhere.then(Record::default),
+            restore: false,
             bundle: None,
             bundle_is_complete: true,
+            bundle_began: Utc::now(),
             ready_bundle: None,
             fetches: FuturesUnordered::new(),
             write: None,
@@ -189,6 +203,7 @@ impl Updater {
         let now = Instant::now();
         if let Some(request) = self.sync.as_mut().and_then(|sync| sync.next_request(now)) {
             self.bundle_is_complete = request.base.is_none();
+            self.bundle_began = Utc::now();
             self.bundle = Some(self.fetch_bundle(request));
         }
         for entry in self.polled.due(now) {
@@ -292,10 +307,7 @@ impl Updater {
         match serde_json::from_str::<DataUpdate>(data.text()) {
             Ok(update) => self.take_update(update),
             Err(error) => {
-                let id = Uuid::new_v4().simple().to_string();
-                warn!("An update cannot be read: {error}");
-                let error = format!("an update cannot be read: {error}");
-                self.parts.transactions.data_failed(&id, None, &error);
+                warn!("Ignored an update that cannot be read: {error}");
             }
         }
     }
@@ -309,18 +321,38 @@ impl Updater {
             }
             Command::TriggerData(answer) => self.load_sources("request from sdk", Some(answer)),
             Command::StoreLost => {
-                if let Some(sync) = &mut self.sync {
-                    sync.store_lost();
-                }
-                self.queue.retry_now(Instant::now());
+                self.parts.transactions.engine_restarted();
+                self.restore = true;
+            }
+        }
+    }
+
+    /// The engine cannot be filled from our own record: take everything anew.
+    fn take_everything(&mut self) {
+        if let Some(sync) = &mut self.sync {
+            sync.store_lost();
+        }
+        self.load_sources("policy store rehydration", None);
+    }
+
+    fn on_restored(&mut self, outcomes: &[Result<(), StoreError>]) {
+        let failed = outcomes.iter().find_map(|outcome| outcome.as_ref().err());
+        if let Some(error) = failed {
+            let error = chain(error);
+            warn!(
+                "Could not fill the policy engine from our record, taking everything anew: {error}"
+            );
+            self.take_everything();
+        } else {
+            info!("The policy engine holds again what it held");
+            self.parts.transactions.engine_refilled();
+            if self.record.as_ref().is_some_and(Record::is_incomplete) {
                 self.load_sources("policy store rehydration", None);
             }
-            Command::StoreReachable => {
-                self.queue.retry_now(Instant::now());
-                if let Some(sync) = &mut self.sync {
-                    sync.retry_now();
-                }
-            }
+        }
+        self.queue.retry_now(Instant::now());
+        if let Some(sync) = &mut self.sync {
+            sync.retry_now();
         }
     }
 }
@@ -339,7 +371,10 @@ impl Updater {
                 let Some(pause) = retry.delay(attempt, &mut rand::rng()) else {
                     return Err(error);
                 };
-                debug!("Could not fetch the bundle, trying again: {}", chain(&error));
+                debug!(
+                    "Could not fetch the bundle, trying again: {}",
+                    chain(&error)
+                );
                 let asked = error.retry_after().unwrap_or_default();
                 tokio::time::sleep(pause.max(asked)).await;
             }
@@ -356,7 +391,9 @@ impl Updater {
                 warn!("Could not fetch the policy bundle, trying again: {error}");
                 let id = Uuid::new_v4().simple().to_string();
                 let remote = self.parts.api.policy_url();
-                self.parts.transactions.policy_fetch_failed(&id, remote, &error);
+                self.parts
+                    .transactions
+                    .policy_unfetched(&id, remote, &error);
                 self.policy_failed(&error);
             }
         }
@@ -366,17 +403,7 @@ impl Updater {
         if let Some(sync) = &mut self.sync {
             sync.failed(Instant::now(), &mut rand::rng());
         }
-        if let Some(reporter) = &self.parts.reporter {
-            reporter.report(
-                DataUpdateReport {
-                    update_id: None,
-                    reports: Vec::new(),
-                    policy_hash: None,
-                    user_data: error_data(error),
-                },
-                UpdateCallback::default(),
-            );
-        }
+        self.report_policy(None, error_data(error));
     }
 
     fn on_bundle_written(&mut self, bundle: &PolicyBundle, outcome: Result<(), StoreError>) {
@@ -384,12 +411,17 @@ impl Updater {
         let remote = self.parts.api.policy_url();
         match outcome {
             Ok(()) => {
+                if let Some(record) = &mut self.record {
+                    record.bundle_applied(bundle);
+                }
                 info!(
                     policy.head = %commit,
                     "The policy store holds commit {}",
                     commit.short()
                 );
-                self.parts.transactions.policy_succeeded(commit, remote);
+                self.parts
+                    .transactions
+                    .policy_succeeded(commit, remote, self.bundle_began);
                 self.policy_succeeded(commit.clone());
             }
             Err(error) => {
@@ -398,7 +430,9 @@ impl Updater {
                 for problem in error.problems() {
                     warn!(policy.head = %commit, "{problem}");
                 }
-                self.parts.transactions.policy_refused(commit, remote, &error);
+                self.parts
+                    .transactions
+                    .policy_refused(commit, remote, &error, self.bundle_began);
                 self.policy_failed(&text);
             }
         }
@@ -414,16 +448,22 @@ impl Updater {
             // A complete bundle writes its static data over what updates had put there.
             self.load_sources("policy store rehydration", None);
         }
+        self.report_policy(Some(commit), serde_json::Map::new());
+    }
+
+    fn report_policy(
+        &self,
+        policy_hash: Option<CommitHash>,
+        user_data: serde_json::Map<String, serde_json::Value>,
+    ) {
         if let Some(reporter) = &self.parts.reporter {
-            reporter.report(
-                DataUpdateReport {
-                    update_id: None,
-                    reports: Vec::new(),
-                    policy_hash: Some(commit),
-                    user_data: serde_json::Map::new(),
-                },
-                UpdateCallback::default(),
-            );
+            let report = DataUpdateReport {
+                update_id: None,
+                reports: Vec::new(),
+                policy_hash,
+                user_data,
+            };
+            reporter.report(report, UpdateCallback::default());
         }
     }
 }
@@ -438,7 +478,11 @@ impl Updater {
         if !self.parts.data {
             return;
         }
-        let mut waiting = self.load.take().map(|load| load.waiting).unwrap_or_default();
+        let mut waiting = self
+            .load
+            .take()
+            .map(|load| load.waiting)
+            .unwrap_or_default();
         waiting.extend(answer);
         self.load = Some(Load {
             work: self.ask_for_sources(Duration::ZERO),
@@ -467,6 +511,10 @@ impl Updater {
                     // Whoever asked may have gone.
                     let _ = waiting.send(Ok(()));
                 }
+                let interests = &self.parts.interests;
+                let ours = |entry: &DataSourceEntry| interests.concerns(&entry.topics);
+                let none = !config.entries.iter().any(ours);
+                self.parts.transactions.sources_named(none);
                 let entries = self.polled.restart(config, Instant::now());
                 self.push_update(load.reason, entries);
             }
@@ -474,7 +522,8 @@ impl Updater {
                 let text = chain(&error);
                 warn!("Could not ask the server for our data sources, trying again: {text}");
                 let id = Uuid::new_v4().simple().to_string();
-                self.parts.transactions.data_failed(&id, None, &text);
+                let remote = self.parts.api.data_sources_url();
+                self.parts.transactions.sources_unknown(&id, remote, &text);
                 load.attempt += 1;
                 let asked = error.retry_after();
                 let pause = crate::data::queue::round_pause(load.attempt, asked, &mut rand::rng());
@@ -548,7 +597,7 @@ impl Updater {
                 });
                 self.note(notices);
             }
-            Err(error) => self.settle(update, &entry, &Settled::failed(error, None), true),
+            Err(error) => self.settle(update, &entry, &Settled::refused(error, None), true),
         }
     }
 
@@ -559,7 +608,7 @@ impl Updater {
                 return (fetch.seq, Ok(document));
             }
             let request = FetchRequest::from(&fetch.entry);
-            let mut rng = rand::rngs::StdRng::from_rng(&mut rand::rng());
+            let mut rng = StdRng::from_rng(&mut rand::rng());
             let fetched = fetcher.fetch_round(&request, &mut rng).await;
             (fetch.seq, fetched.map_err(|error| fetch_failure(&error)))
         }
@@ -567,6 +616,16 @@ impl Updater {
     }
 
     fn next_write(&mut self, now: Instant) -> Option<Work<Written>> {
+        let store = Arc::clone(&self.parts.store);
+        if std::mem::take(&mut self.restore) {
+            match self.record.as_ref().and_then(Record::replay) {
+                Some(changes) => {
+                    let restored = async move { Written::Restored(store.apply(changes).await) };
+                    return Some(restored.boxed());
+                }
+                None => self.take_everything(),
+            }
+        }
         let store = Arc::clone(&self.parts.store);
         if let Some(bundle) = self.ready_bundle.take() {
             return Some(
@@ -594,8 +653,10 @@ impl Updater {
         let (seqs, batch): (Vec<Seq>, Vec<StoreChange>) = changes.into_iter().unzip();
         Some(
             async move {
-                let outcomes = store.apply(batch).await;
-                Written::Data(seqs.into_iter().zip(outcomes).collect())
+                let outcomes = store.apply(batch.clone()).await;
+                let written = seqs.into_iter().zip(batch).zip(outcomes);
+                let written = written.map(|((seq, change), outcome)| (seq, change, outcome));
+                Written::Data(written.collect())
             }
             .boxed(),
         )
@@ -604,11 +665,15 @@ impl Updater {
     fn on_written(&mut self, written: Written) {
         match written {
             Written::Bundle(bundle, outcome) => self.on_bundle_written(&bundle, outcome),
-            Written::Data(outcomes) => {
-                let outcomes = outcomes
-                    .into_iter()
-                    .map(|(seq, outcome)| (seq, outcome.map_err(|error| store_failure(&error))))
-                    .collect();
+            Written::Restored(outcomes) => self.on_restored(&outcomes),
+            Written::Data(written) => {
+                let mut outcomes = Vec::with_capacity(written.len());
+                for (seq, change, outcome) in written {
+                    if let (Ok(()), Some(record)) = (&outcome, &mut self.record) {
+                        record.data_applied(&change);
+                    }
+                    outcomes.push((seq, outcome.map_err(|error| store_failure(&error))));
+                }
                 let notices = self
                     .queue
                     .written(outcomes, Instant::now(), &mut rand::rng());
@@ -630,11 +695,10 @@ impl Updater {
             let settled = match outcome {
                 Outcome::Written { document } => Settled {
                     error: None,
+                    refused: false,
                     hash: Some(hash(document)),
                 },
-                Outcome::Failing { error, document } => {
-                    Settled::failed(error, document.map(hash))
-                }
+                Outcome::Failing { error, document } => Settled::failing(error, document.map(hash)),
                 Outcome::Refused {
                     error,
                     document,
@@ -643,11 +707,11 @@ impl Updater {
                     if unknown {
                         self.load_sources("policy store rehydration", None);
                     }
-                    Settled::failed(error, document.map(hash))
+                    Settled::refused(error, document.map(hash))
                 }
                 Outcome::Replaced => {
-                    self.parts.transactions.data_replaced(&job.entry);
-                    let settled = Settled::failed("a newer entry took its place".into(), None);
+                    self.parts.transactions.entry_replaced(&job.entry);
+                    let settled = Settled::refused("a newer entry took its place".into(), None);
                     if !repeated {
                         self.settle_report(job.update, &job.entry, &settled);
                     }
@@ -664,12 +728,18 @@ impl Updater {
         let id = known.map_or_else(|| update.to_string(), |known| known.id.to_string());
         let transactions = &self.parts.transactions;
         match &settled.error {
-            None => transactions.data_succeeded(&id, entry),
+            None => transactions.entry_succeeded(&id, entry),
             Some(error) => {
                 let url = opal_protocol::RedactedUrl::new(&entry.url);
                 let path = &entry.dst_path;
-                warn!(update.id = id, "The entry `{url}` for `{path}` failed: {error}");
-                transactions.data_failed(&id, Some(entry), error);
+                warn!(
+                    update.id = id,
+                    "The entry `{url}` for `{path}` failed: {error}"
+                );
+                match settled.refused {
+                    true => transactions.entry_refused(&id, entry, error),
+                    false => transactions.entry_failing(&id, entry, error),
+                }
             }
         }
         if report {
@@ -700,8 +770,7 @@ impl Updater {
         if !complete {
             return;
         }
-        let (Some(progress), Some(reporter)) =
-            (self.updates.remove(&update), &self.parts.reporter)
+        let (Some(progress), Some(reporter)) = (self.updates.remove(&update), &self.parts.reporter)
         else {
             return;
         };
@@ -722,14 +791,24 @@ impl Updater {
 /// How an entry ended, for its report.
 struct Settled {
     error: Option<String>,
+    /// Whether it will not be tried again.
+    refused: bool,
     hash: Option<String>,
 }
 
 impl Settled {
-    fn failed(error: String, hash: Option<String>) -> Self {
+    fn failing(error: String, hash: Option<String>) -> Self {
         Self {
             error: Some(error),
+            refused: false,
             hash,
+        }
+    }
+
+    fn refused(error: String, hash: Option<String>) -> Self {
+        Self {
+            refused: true,
+            ..Self::failing(error, hash)
         }
     }
 }
@@ -739,13 +818,11 @@ fn error_data(error: &str) -> serde_json::Map<String, serde_json::Value> {
 }
 
 /// What the store is to do for each write; what is no write at all is refused.
-#[expect(clippy::type_complexity, reason = "two lists, each named by its element")]
-fn changes(
-    writes: Vec<Write>,
-) -> (
-    Vec<(Seq, StoreChange)>,
-    Vec<(Seq, Result<(), Failure>)>,
-) {
+#[expect(
+    clippy::type_complexity,
+    reason = "two lists, each named by its element"
+)]
+fn changes(writes: Vec<Write>) -> (Vec<(Seq, StoreChange)>, Vec<(Seq, Result<(), Failure>)>) {
     let (mut changes, mut refused) = (Vec::new(), Vec::new());
     for write in writes {
         let (path, document) = (write.path, write.document);

@@ -83,7 +83,10 @@ impl Opa {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test is configured by its environment")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test is configured by its environment"
+)]
 fn binary() -> String {
     std::env::var("OPAL_TEST_OPA").unwrap_or_else(|_| "opa".to_owned())
 }

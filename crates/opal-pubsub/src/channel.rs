@@ -182,7 +182,7 @@ impl Channel {
     }
 
     /// Passes on what the peer publishes; it gets no copy unless it says that someone else spoke.
-    async fn publish(&self, publish: PublishArguments) -> Result<(), End> {
+    async fn publish(&mut self, publish: PublishArguments) -> Result<(), End> {
         let own = match &publish.notifier_id {
             None => true,
             Some(notifier) => notifier == self.session.channel_id(),

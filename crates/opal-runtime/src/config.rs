@@ -23,6 +23,7 @@ mod value;
 
 pub use command_line::CommandLine;
 pub use environment::Environment;
+pub(crate) use model::printable_url;
 pub use model::{Model, REDACTED};
 pub use print::print_config;
 pub use reader::Reader;

@@ -5,9 +5,13 @@
 //! `Authorization` and cookie headers are dropped as soon as a redirect leads to another origin.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Certificate, Client, Identity};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 
 /// How we name ourselves to servers.
 pub const USER_AGENT: &str = concat!("opal/", env!("CARGO_PKG_VERSION"));
@@ -58,6 +62,12 @@ pub enum HttpClientError {
         /// Why.
         source: reqwest::Error,
     },
+    /// A file of authorities holds none.
+    #[error("`{}` holds no certificate of an authority", path.display())]
+    NoAuthority {
+        /// The file.
+        path: PathBuf,
+    },
     /// The TLS library refused its settings.
     #[error("could not set up TLS")]
     Tls(#[source] reqwest::Error),
@@ -100,6 +110,36 @@ pub fn client(options: &HttpOptions) -> Result<Client, HttpClientError> {
         builder = builder.redirect(reqwest::redirect::Policy::none());
     }
     builder.build().map_err(HttpClientError::Tls)
+}
+
+/// How a websocket client trusts its server: only the authorities of `ca_file`, or, with `None`,
+/// the system's, which need no configuration.
+///
+/// # Errors
+///
+/// If the file cannot be used.
+pub fn tls_config(ca_file: Option<&Path>) -> Result<Option<Arc<ClientConfig>>, HttpClientError> {
+    let Some(path) = ca_file else {
+        return Ok(None);
+    };
+    install_crypto_provider();
+    let pem = read(path)?;
+    let mut roots = RootCertStore::empty();
+    let bad = || HttpClientError::NoAuthority {
+        path: path.to_owned(),
+    };
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        roots
+            .add(certificate.map_err(|_| bad())?)
+            .map_err(|_| bad())?;
+    }
+    if roots.is_empty() {
+        return Err(bad());
+    }
+    let config = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Some(Arc::new(config)))
 }
 
 fn identity(files: &IdentityFiles) -> Result<Identity, HttpClientError> {

@@ -5,6 +5,7 @@
 //! 1. [`http::install_crypto_provider`], before anything can need TLS.
 //! 2. [`config`]: flags, environment, `.env` file and defaults become [`config::Settings`]; a
 //!    [`config::Reader`] turns their texts into types and reports all problems together.
+//!    [`admin`] is what a daemon does besides running.
 //! 3. [`telemetry`]: logs, as the settings ask for them.
 //! 4. [`tasks`]: one owner for every task; [`shutdown`]: signals cancel its token.
 //! 5. [`token`]: keys, tokens signed and verified, who may do what.
@@ -13,8 +14,10 @@
 //!
 //! Nothing here knows what policies, data updates or topics are.
 
+pub mod admin;
 pub mod backoff;
 pub mod config;
+pub mod daemon;
 pub mod http;
 pub mod paths;
 pub mod python;

@@ -1,5 +1,6 @@
 //! Paths as users write them.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// `text` with a `~` or `~/` at its start replaced by the home directory.
@@ -16,6 +17,11 @@ pub fn expand_home(text: &str) -> PathBuf {
 /// The home directory of whoever runs this process.
 pub fn home() -> Option<PathBuf> {
     std::env::home_dir().filter(|home| home.as_path() != Path::new(""))
+}
+
+/// Where programs are looked for: the value of `PATH`.
+pub fn search_path() -> Option<OsString> {
+    std::env::var_os("PATH")
 }
 
 #[cfg(test)]

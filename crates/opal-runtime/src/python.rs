@@ -115,9 +115,7 @@ pub fn value(value: &Value) -> String {
 pub fn json_text(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     for c in Value::from(text).to_string().chars() {
-        if c.is_ascii() && c != '\u{7f}' {
-            out.push(c);
-        } else if c == '\u{7f}' {
+        if c.is_ascii() {
             out.push(c);
         } else {
             for unit in c.encode_utf16(&mut [0; 2]) {

@@ -6,6 +6,7 @@
 
 mod algorithm;
 mod error;
+mod generate;
 mod jwks;
 pub mod keys;
 mod pem;
@@ -23,6 +24,7 @@ use subtle::ConstantTimeEq;
 
 pub use algorithm::Algorithm;
 pub use error::TokenError;
+pub use generate::{GenerateError, GeneratedKey, generate};
 pub use jwks::jwks_json;
 pub use settings::ServerSecurity;
 pub use signer::{IssueError, IssuedToken, SignerError, TokenDetails, TokenSigner};

@@ -1,5 +1,7 @@
 //! Settings from the user's words to types and to `print-config`.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 use std::ffi::OsString;
 use std::path::Path;
 

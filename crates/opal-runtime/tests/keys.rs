@@ -1,5 +1,11 @@
 //! Keys as `ssh-keygen` and `openssl` write them, in every form that upstream takes.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail the test"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -188,22 +194,19 @@ fn elliptic_keys_are_read_in_every_form() {
         )
         .run(
             "openssl",
-            &format!("ec -in {0}.pem -pubout -out {0}.spki.pem", curve),
+            &format!("ec -in {curve}.pem -pubout -out {curve}.spki.pem"),
         )
         .run(
             "openssl",
-            &format!("pkcs8 -topk8 -nocrypt -in {0}.pem -out {0}.8.pem", curve),
+            &format!("pkcs8 -topk8 -nocrypt -in {curve}.pem -out {curve}.8.pem"),
         )
         .run(
             "openssl",
-            &format!(
-                "ec -in {0}.pem -aes256 -passout pass:secret -out {0}.e.pem",
-                curve
-            ),
+            &format!("ec -in {curve}.pem -aes256 -passout pass:secret -out {curve}.e.pem"),
         )
         .run(
             "openssl",
-            &format!("ec -in {0}.pem -outform DER -out {0}.der", curve),
+            &format!("ec -in {curve}.pem -outform DER -out {curve}.der"),
         );
         let public = keys.public(&of(".spki.pem"));
         for (name, passphrase) in [

@@ -166,9 +166,7 @@ impl DataConfig {
 
 /// A route of one's own choosing. It must be a plain path, and not one that is taken.
 fn route(reader: &mut Reader<'_>, key: &str) -> String {
-    const TAKEN: [&str; 6] = [
-        "/", "/healthcheck", "/policy", "/webhook", "/token", "/ws",
-    ];
+    const TAKEN: [&str; 6] = ["/", "/healthcheck", "/policy", "/webhook", "/token", "/ws"];
     let route: String = reader.get(key);
     let plain = route.starts_with('/') && !route.contains(['{', '}', '*', '?', '#']);
     if !plain || TAKEN.contains(&route.as_str()) {

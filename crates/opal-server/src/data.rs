@@ -23,9 +23,17 @@ pub(crate) async fn sources(
     match &app.config.data.sources {
         ServerDataSourceConfig::Static(config) => Json(config).into_response(),
         ServerDataSourceConfig::External(url) => {
-            let token = bearer.claims.is_some().then(|| bearer_token(&headers)).flatten();
+            let token = bearer
+                .claims
+                .is_some()
+                .then(|| bearer_token(&headers))
+                .flatten();
             let location = with_token(url, token);
-            (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location)]).into_response()
+            (
+                StatusCode::TEMPORARY_REDIRECT,
+                [(header::LOCATION, location)],
+            )
+                .into_response()
         }
     }
 }

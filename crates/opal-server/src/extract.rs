@@ -52,9 +52,7 @@ impl Bearer {
         topics: impl Iterator<Item = &'t Topic>,
     ) -> Result<(), TokenError> {
         match &self.claims {
-            Some(claims) => {
-                opal_runtime::token::require_topics(claims, topics.map(Topic::as_str))
-            }
+            Some(claims) => opal_runtime::token::require_topics(claims, topics.map(Topic::as_str)),
             None => Ok(()),
         }
     }

@@ -17,7 +17,16 @@
 //!
 //! Git is the `git` program for the network and for reading alike: the user's SSH configuration,
 //! credential helpers and proxies count, renames are those that git finds, and one deadline rule
-//! covers all of it. Nothing is ever checked out.
+//! covers all of it. Nothing is ever checked out. It must be git 2.31 or newer.
+//!
+//! # Differences from released OPAL
+//!
+//! - A rename that crosses the border of what is served (directories, suffixes, ignored paths) is
+//!   an addition or a removal, whichever the client sees; there the two sides are mixed.
+//! - A file that was renamed and edited is in a diff once, among the renamed; there it is also
+//!   among the modified.
+//! - Symbolic links are not served; there the target's name is taken for the content.
+//! - An unknown `base_hash` gives the complete bundle, as was meant there.
 
 mod announcement;
 pub(crate) mod api;

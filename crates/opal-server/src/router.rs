@@ -24,7 +24,10 @@ pub fn router(app: App) -> Router {
         .route("/policy", get(policy::api::bundle))
         .route("/webhook", post(policy::webhook::receive))
         .route(&config.data.default_source_route, get(data::empty))
-        .route(&config.data.config_route, get(data::sources).post(data::publish))
+        .route(
+            &config.data.config_route,
+            get(data::sources).post(data::publish),
+        )
         .route(&config.data.report_route, post(data::report))
         .route("/token", post(security::issue))
         .route(&config.jwks_route, get(security::jwks))
@@ -33,7 +36,9 @@ pub fn router(app: App) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(cors(&config.allowed_origins))
-        .layer(CatchPanicLayer::custom(|_| ApiError::Internal.into_response()))
+        .layer(CatchPanicLayer::custom(|_| {
+            ApiError::Internal.into_response()
+        }))
         .with_state(app)
 }
 

@@ -33,10 +33,12 @@ pub(crate) async fn issue(
     })?;
     let request = AccessTokenRequest::parse(&body.0, Uuid::new_v4())?;
     info!(peer.id = %request.id, peer.type_ = %request.peer_type, "Issued a token");
-    Ok(Json(signer.issue(&request, Utc::now()).map_err(|error| {
-        warn!("Could not sign a token: {error}");
-        ApiError::Internal
-    })?))
+    Ok(Json(signer.issue(&request, Utc::now()).map_err(
+        |error| {
+            warn!("Could not sign a token: {error}");
+            ApiError::Internal
+        },
+    )?))
 }
 
 /// `GET /.well-known/jwks.json`: the key that verifies our tokens.

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use axum::extract::FromRef;
 use opal_protocol::ScopeId;
+use opal_pubsub::Publisher;
 use opal_pubsub::feed::{Epoch, FeedLimits, FeedLog};
 use opal_pubsub::hub::Hub;
 use opal_pubsub::publisher::HubTask;
-use opal_pubsub::Publisher;
 use opal_runtime::token::Access;
 use opal_runtime::{TaskSpawner, Tasks};
 use tokio::net::TcpListener;

@@ -1,6 +1,7 @@
 //! The outcomes so far as a value: no clock, no lock, no I/O.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::ser::SerializeStruct;
@@ -153,6 +154,23 @@ pub enum Reason {
     },
 }
 
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NothingStored {
+                kind: TransactionKind::Policy,
+            } => f.write_str("no policy has been stored"),
+            Self::NothingStored {
+                kind: TransactionKind::Data,
+            } => f.write_str("no data has been stored"),
+            Self::Failing(failing) => write!(f, "{}", failing.error),
+            Self::StoreUnreachable { error, .. } => {
+                write!(f, "the engine does not answer: {error}")
+            }
+        }
+    }
+}
+
 /// The outcomes so far, and what they mean for health.
 #[derive(Debug, Clone)]
 pub struct TransactionState {
@@ -230,6 +248,13 @@ impl TransactionState {
         self.data.filled = false;
     }
 
+    /// Takes note that the engine holds again what it held: whatever had been stored before counts.
+    pub fn engine_refilled(&mut self) {
+        for log in [&mut self.policy, &mut self.data] {
+            log.filled |= log.last_success.is_some();
+        }
+    }
+
     /// Takes note of how a probe of the store went.
     pub fn probed(&mut self, outcome: Result<(), String>, now: DateTime<Utc>) {
         self.unreachable = match (outcome, self.unreachable.take()) {
@@ -237,6 +262,16 @@ impl TransactionState {
             (Err(error), Some((_, since))) => Some((error, since)),
             (Err(error), None) => Some((error, now)),
         };
+    }
+
+    /// Takes note that there is nothing of this kind to store.
+    pub fn nothing_to_load(&mut self, kind: TransactionKind) {
+        self.kind_mut(kind).filled = true;
+    }
+
+    /// Whether the store answered the last probe.
+    pub fn is_reachable(&self) -> bool {
+        self.unreachable.is_none()
     }
 
     /// What is known of the transactions of `kind`.

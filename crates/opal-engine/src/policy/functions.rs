@@ -59,7 +59,11 @@ fn check_deprecated(node: Node<'_>, scope: &Scope, rules: &RuleIndex) -> Option<
         return None;
     }
     let message = format!("deprecated built-in function calls in expression: {name}");
-    Some(location::at(names::root_span(function), ProblemCode::Type, message))
+    Some(location::at(
+        names::root_span(function),
+        ProblemCode::Type,
+        message,
+    ))
 }
 
 fn check_call(

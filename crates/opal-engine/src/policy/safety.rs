@@ -98,8 +98,12 @@ impl<'c> Check<'c> {
     ) {
         let mut uses = Uses::default();
         let mut own = |assign: &'a Option<RuleAssign>| {
-            let assign = body.and_then(|body| body.assign.as_ref()).or(assign.as_ref());
-            assign.into_iter().for_each(|assign| uses.add(&assign.value));
+            let assign = body
+                .and_then(|body| body.assign.as_ref())
+                .or(assign.as_ref());
+            assign
+                .into_iter()
+                .for_each(|assign| uses.add(&assign.value));
         };
         match head {
             RuleHead::Compr { refr, assign, .. } => {

@@ -231,9 +231,15 @@ fn numbers() -> Vec<Call> {
         ),
         get("/v1/data/num"),
         get("/v1/data/num/big"),
-        policy("num.rego", "package numbers\nbigger := data.num.big + 1\nratio := data.num.f * 4\nid := input.id"),
+        policy(
+            "num.rego",
+            "package numbers\nbigger := data.num.big + 1\nratio := data.num.f * 4\nid := input.id",
+        ),
         get("/v1/data/numbers"),
-        ask("/v1/data/numbers/id", r#"{"input":{"id":98765432109876543210}}"#),
+        ask(
+            "/v1/data/numbers/id",
+            r#"{"input":{"id":98765432109876543210}}"#,
+        ),
         call("DELETE", "/v1/policies/num.rego", ""),
         call("DELETE", "/v1/data/num", ""),
     ]
@@ -253,7 +259,10 @@ fn policies() -> Vec<Call> {
         policy("with%20space/a%2Fb", "package odd\np = 1"),
         call("DELETE", "/v1/policies/with%20space/a%2Fb", ""),
         put("/roles", r#"{"admin":["read","write"],"reader":["read"]}"#),
-        put("/users", r#"{"ann":{"roles":["admin"],"age":41},"bob":{"roles":["reader"],"age":9}}"#),
+        put(
+            "/users",
+            r#"{"ann":{"roles":["admin"],"age":41},"bob":{"roles":["reader"],"age":9}}"#,
+        ),
     ]
 }
 
@@ -371,7 +380,10 @@ fn decisions() -> Vec<Call> {
         ask("/v1/data/rbac/allow", "[]").by(Compare::Code),
         ask("/v1/data/rbac/allow", r#"{"input":"#).by(Compare::Code),
         ask("/v1/data/rbac/allow", "7").by(Compare::Code),
-        ask("/v1/data/rbac/allow?pretty=true", r#"{"input":{"user":"ann"}}"#),
+        ask(
+            "/v1/data/rbac/allow?pretty=true",
+            r#"{"input":{"user":"ann"}}"#,
+        ),
         get("/v1/data/rbac/allow?input=%7B%22user%22:%22root%22%7D"),
         get("/v1/data/rbac/allow?input=%7B%22user").by(Compare::Code),
         ask("/v0/data/rbac/allow", r#"{"user":"root"}"#),
@@ -415,7 +427,15 @@ fn refusals() -> Vec<Call> {
     .into_iter()
     .map(bad_policy)
     .collect();
-    for unreadable in ["", " \n", "p = 1", "package bad\np = {", "package bad\np { \"x }", "\u{0}", "[[[["] {
+    for unreadable in [
+        "",
+        " \n",
+        "p = 1",
+        "package bad\np = {",
+        "package bad\np { \"x }",
+        "\u{0}",
+        "[[[[",
+    ] {
         calls.push(policy("bad.rego", unreadable).by(Compare::Code));
     }
     calls.push(get("/v1/policies"));
@@ -472,7 +492,15 @@ fn queries() -> Vec<Call> {
     .into_iter()
     .map(query)
     .collect();
-    for bad in ["foo(", "foo(1)", "y", "x > 1", "data.util.nothing(1)", "x := 1; x := 2", "]"] {
+    for bad in [
+        "foo(",
+        "foo(1)",
+        "y",
+        "x > 1",
+        "data.util.nothing(1)",
+        "x := 1; x := 2",
+        "]",
+    ] {
         calls.push(query(bad).by(Compare::Code));
     }
     calls.extend([
@@ -492,8 +520,14 @@ fn queries() -> Vec<Call> {
 fn versions() -> Vec<Call> {
     vec![
         policy("v0.rego", "package v0\np[x] { x = data.v1.p[_] }\nif = 1"),
-        policy("v1.rego", "package v1\nimport rego.v1\np contains x if { some x in [1, 2] }"),
-        policy("kw.rego", "package kw\nimport future.keywords.if\nimport future.keywords.contains\np contains 3 if true"),
+        policy(
+            "v1.rego",
+            "package v1\nimport rego.v1\np contains x if { some x in [1, 2] }",
+        ),
+        policy(
+            "kw.rego",
+            "package kw\nimport future.keywords.if\nimport future.keywords.contains\np contains 3 if true",
+        ),
         policy("v0.rego", "package v0\np[x] { x = data.v1.p[_] }"),
         get("/v1/data/v0"),
         get("/v1/data/v1"),
@@ -506,7 +540,10 @@ fn versions() -> Vec<Call> {
 
 fn errors() -> Vec<Call> {
     vec![
-        policy("e.rego", "package e\nq = 1 { true }\nq = 2 { true }\nf(x) = 1 { x > 0 }\nf(x) = 2 { x > 1 }\nr = f(5)\nok = 1"),
+        policy(
+            "e.rego",
+            "package e\nq = 1 { true }\nq = 2 { true }\nf(x) = 1 { x > 0 }\nf(x) = 2 { x > 1 }\nr = f(5)\nok = 1",
+        ),
         get("/v1/data/e/ok"),
         get("/v1/data/e/q").by(Compare::Code),
         get("/v1/data/e/r").by(Compare::Code),

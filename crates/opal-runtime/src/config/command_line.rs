@@ -45,12 +45,9 @@ impl CommandLine {
         let mut line = Self::default();
         let mut words = words.into_iter().map(OsString::into_string).peekable();
         while let Some(word) = words.next() {
-            let word = match word {
-                Ok(word) => word,
-                Err(_) => {
-                    line.problem("command line", "holds a word that is not UTF-8");
-                    continue;
-                }
+            let Ok(word) = word else {
+                line.problem("command line", "holds a word that is not UTF-8");
+                continue;
             };
             if !word.starts_with('-') || word == "-" {
                 line.take_command(commands, word);

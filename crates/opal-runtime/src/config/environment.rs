@@ -82,16 +82,17 @@ impl Environment {
 
     // As upstream: one file, `settings.ini` before `.env`.
     fn read_file(&mut self) {
-        let readers: [(&str, fn(&str) -> BTreeMap<String, String>); 2] =
-            [("settings.ini", parse_ini), (".env", parse_env)];
-        for (name, parse) in readers {
+        for name in ["settings.ini", ".env"] {
             let path = self.directory.join(name);
             if !path.is_file() {
                 continue;
             }
             match std::fs::read_to_string(&path) {
                 Ok(text) => {
-                    let values = parse(&text);
+                    let values = match name {
+                        ".env" => parse_env(&text),
+                        _ => parse_ini(&text),
+                    };
                     self.file = Some(SettingsFile { path, values });
                 }
                 Err(error) => self.problems.push(Problem::new(

@@ -123,7 +123,7 @@ fn callback(item: &Value) -> String {
 }
 
 /// `text` as it is, unless it is a URL with user, password or query: then without these.
-pub(super) fn printable_url(text: &str) -> String {
+pub(crate) fn printable_url(text: &str) -> String {
     let parsed = url::Url::parse(text);
     let carries_secret = |url: &url::Url| {
         !url.username().is_empty() || url.password().is_some() || url.query().is_some()

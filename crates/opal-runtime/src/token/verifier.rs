@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use jsonwebtoken::DecodingKey;
 use opal_protocol::Claims;
+use opal_protocol::token::parse_uuid;
 use serde_json::{Map, Value};
 
 use super::algorithm::Algorithm;
@@ -75,7 +76,7 @@ impl TokenVerifier {
         let mut payload = self.verified_payload(token)?;
         self.check(&payload, now)?;
         match payload.get("sub").and_then(Value::as_str) {
-            Some(sub) if is_uuid(sub) => {}
+            Some(sub) if parse_uuid(sub).is_some() => {}
             _ => return Err(TokenError::InvalidSubject),
         }
         if let Some(exp) = payload.get("exp").and_then(python_int) {
@@ -185,7 +186,7 @@ pub fn bearer(authorization: &[u8]) -> Option<&[u8]> {
 fn segment(text: &str) -> Result<Vec<u8>, TokenError> {
     let stripped = text.trim_end_matches('=');
     let padding = text.len() - stripped.len();
-    if padding > 2 || (padding > 0 && text.len() % 4 != 0) {
+    if padding > 2 || (padding > 0 && !text.len().is_multiple_of(4)) {
         return Err(TokenError::Undecodable);
     }
     URL_SAFE_NO_PAD
@@ -221,12 +222,4 @@ fn is_falsy(value: &Value) -> bool {
         Value::Array(items) => items.is_empty(),
         Value::Object(members) => members.is_empty(),
     }
-}
-
-/// Whether Python's `UUID()` takes it: 32 hexadecimal digits, with dashes, braces and `urn:uuid:`
-/// wherever they are.
-fn is_uuid(text: &str) -> bool {
-    let text = text.replace("urn:", "").replace("uuid:", "");
-    let digits = text.trim_matches(['{', '}']).replace('-', "");
-    digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -39,7 +39,6 @@ struct BundleKey {
 }
 
 /// Reads a clone. Everything it keeps is keyed by commit ids, so it outlives the clone.
-#[derive(Debug)]
 pub(super) struct Reader {
     git: Arc<Git>,
     selection: Selection,

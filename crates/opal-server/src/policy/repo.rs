@@ -1,5 +1,6 @@
 //! The policy repository: a clone that follows its remote, and what is made from it.
 
+use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -48,12 +49,20 @@ impl Shared {
 }
 
 /// A handle on the policy repository. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PolicyRepo {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+impl fmt::Debug for PolicyRepo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PolicyRepo")
+            .field("url", &self.inner.settings.url)
+            .field("head", &self.head())
+            .finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     settings: Arc<GitSettings>,
     shared: Arc<Shared>,
@@ -101,7 +110,7 @@ impl PolicyRepo {
 
     /// The JSON of a [`PolicyBundle`](opal_protocol::PolicyBundle) of the head commit.
     ///
-    /// It holds what lies in `directories` (none: everything). With a `base` that is a commit it
+    /// It holds what lies in `directories` (none: everything), which are normalised paths. With a `base` that is a commit it
     /// holds what changed since; a base that is unknown gives the complete bundle. Equal requests
     /// at the same time share the work, later ones its result.
     pub async fn bundle(
@@ -140,8 +149,7 @@ impl PolicyRepo {
     }
 
     fn note_damage(&self, error: &GitError) {
-        if error.suggests_damage() {
-            self.inner.tracker.suspect_clone();
+        if error.suggests_damage() && self.inner.tracker.suspect_clone() {
             self.inner.shared.damage.notify_one();
         }
     }

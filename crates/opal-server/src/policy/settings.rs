@@ -27,10 +27,10 @@ pub struct GitSettings {
     /// Whether the clone outlives the process, under the bare prefix as its name
     /// (`OPAL_POLICY_REPO_REUSE_CLONE_PATH`).
     pub reuse_clone: bool,
-    /// How long a clone may take in all; `None`: twenty times [`Self::operation_timeout`].
+    /// How long there may be no clone (`OPAL_POLICY_REPO_CLONE_TIMEOUT`); `None`: any time.
     ///
-    /// (`OPAL_POLICY_REPO_CLONE_TIMEOUT`) After it has passed without success the watcher says so
-    /// as an error and tries less often; it does not give up.
+    /// After it has passed the watcher says so as an error and tries less often; it does not give
+    /// up. One transfer may take as long, and at least twenty times [`Self::operation_timeout`].
     pub clone_timeout: Option<Duration>,
     /// How long a local operation may take, and how long a network one may be silent.
     pub operation_timeout: Duration,
@@ -40,7 +40,7 @@ impl GitSettings {
     /// The longest that one transfer may take, however busy it is.
     pub(super) fn transfer_timeout(&self) -> Duration {
         let busy = self.operation_timeout.saturating_mul(20);
-        self.clone_timeout.unwrap_or(busy)
+        self.clone_timeout.map_or(busy, |limit| limit.max(busy))
     }
 
     /// Whether the configured key applies to this URL: the forms that upstream recognises.

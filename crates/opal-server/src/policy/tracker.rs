@@ -48,9 +48,9 @@ impl Tracker {
         }
     }
 
-    /// Makes the next sync replace the clone.
-    pub(super) fn suspect_clone(&self) {
-        self.suspect.store(true, Ordering::Relaxed);
+    /// Makes the next sync replace the clone. Whether that is news.
+    pub(super) fn suspect_clone(&self) -> bool {
+        !self.suspect.swap(true, Ordering::Relaxed)
     }
 
     /// Brings the clone to the remote's head.

@@ -45,13 +45,13 @@ impl CommitView {
             .enumerate()
             .filter_map(|(at, file)| text(&file.path, contents.get(at)))
             .collect();
-        Ok(Self::new(commit.clone(), listing, texts, selection))
+        Ok(Self::new(commit.clone(), listing, &texts, selection))
     }
 
     fn new(
         commit: CommitHash,
         listing: Listing,
-        manifests: HashMap<String, String>,
+        manifests: &HashMap<String, String>,
         selection: &Selection,
     ) -> Self {
         let directories: HashSet<String> = listing.directories.into_iter().collect();
@@ -66,7 +66,7 @@ impl CommitView {
             let source = Named {
                 files,
                 directories: &directories,
-                manifests: &manifests,
+                manifests,
             };
             ManifestOrder::compile(&source, selection)
         };

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use opal_protocol::{CommitHash, PolicyUpdateMessage};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -25,6 +25,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause once the clone timeout has passed without a clone.
 const LONGEST_PAUSE_OVERDUE: Duration = Duration::from_secs(300);
+
+/// The shortest time from one repair of the clone to the next, if it did not help.
+const BETWEEN_REPAIRS: Duration = Duration::from_secs(60);
 
 /// Whatever made an announcement fail.
 pub type AnnounceError = Box<dyn Error + Send + Sync>;
@@ -80,6 +83,7 @@ pub struct PolicyWatcher {
     failures: u32,
     started: Instant,
     said_overdue: bool,
+    repaired: Option<Instant>,
 }
 
 impl std::fmt::Debug for PolicyWatcher {
@@ -113,6 +117,7 @@ impl PolicyWatcher {
             failures: 0,
             started: Instant::now(),
             said_overdue: false,
+            repaired: None,
         };
         (watcher, handle)
     }
@@ -188,7 +193,7 @@ impl PolicyWatcher {
     }
 
     /// Returns when it is time for the next round.
-    async fn wait(&self) {
+    async fn wait(&mut self) {
         let pause = self.pause(jitter());
         let time_is_up = async {
             match pause {
@@ -196,10 +201,17 @@ impl PolicyWatcher {
                 None => std::future::pending().await,
             }
         };
+        let repaired = self.repaired;
+        let damage = async {
+            self.repo.damage_noticed().await;
+            if let Some(repaired) = repaired {
+                sleep_until(repaired + BETWEEN_REPAIRS).await;
+            }
+        };
         tokio::select! {
             () = self.triggers.notified() => {}
-            () = self.repo.damage_noticed() => {}
             () = time_is_up => {}
+            () = damage => self.repaired = Some(Instant::now()),
         }
     }
 

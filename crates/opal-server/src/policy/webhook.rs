@@ -58,7 +58,9 @@ pub struct Pattern(Regex);
 impl<'de> Deserialize<'de> for Pattern {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Regex::new(&text).map(Self).map_err(serde::de::Error::custom)
+        Regex::new(&text)
+            .map(Self)
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -110,8 +112,8 @@ impl WebhookConfig {
                 .then_some(())
                 .ok_or("secret-tokens didn't match!"),
             SecretType::Signature => {
-                let mut mac = Hmac::<Sha256>::new_from_slice(secret)
-                    .expect("HMAC takes keys of any length");
+                let mut mac =
+                    Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
                 mac.update(body);
                 let expected = hex::encode(mac.finalize().into_bytes());
                 bool::from(expected.as_bytes().ct_eq(given.as_bytes()))
@@ -170,7 +172,9 @@ pub(crate) async fn receive(
         info!("A webhook says that something was pushed");
         policy.watcher.trigger();
     }
-    Ok(Json(json!({ "status": "ok", "event": event, "repo_url": url })))
+    Ok(Json(
+        json!({ "status": "ok", "event": event, "repo_url": url }),
+    ))
 }
 
 /// What a payload says about the repository that it is about.
@@ -315,7 +319,9 @@ mod tests {
     #[test]
     fn a_repository_is_known_by_its_url_or_by_its_name_if_no_url_is_given() {
         let sender = |body: Value| Sender::read(body.as_object().unwrap());
-        let by_url = sender(json!({"repository": {"clone_url": "https://git.example.com/a/b.git", "full_name": "x/y"}}));
+        let by_url = sender(
+            json!({"repository": {"clone_url": "https://git.example.com/a/b.git", "full_name": "x/y"}}),
+        );
         assert!(by_url.names_repo("https://bob:pw@git.example.com/a/b.git?x=1"));
         assert!(!by_url.names_repo("https://git.example.com/x/y.git"));
         let by_name = sender(json!({"project": {"path_with_namespace": "a/b"}}));

@@ -92,7 +92,9 @@ impl<'a> Uses<'a> {
             Expr::ObjectCompr {
                 key, value, query, ..
             } => self.add_closure(query, vec![key, value]),
-            other => children(other).into_iter().for_each(|child| self.add(child)),
+            other => children(other)
+                .into_iter()
+                .for_each(|child| self.add(child)),
         }
     }
 
@@ -217,7 +219,9 @@ fn children(expr: &Expr) -> Vec<&Expr> {
         }
         Expr::Object { fields, .. } => {
             let pairs = fields.iter();
-            pairs.flat_map(|(_, key, value)| [key.as_ref(), value.as_ref()]).collect()
+            pairs
+                .flat_map(|(_, key, value)| [key.as_ref(), value.as_ref()])
+                .collect()
         }
         Expr::UnaryExpr { expr, .. } => vec![expr],
         Expr::BinExpr { lhs, rhs, .. }

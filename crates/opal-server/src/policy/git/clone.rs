@@ -16,7 +16,21 @@ pub(in crate::policy) struct CloneDir {
     root: PathBuf,
     git_dir: PathBuf,
     kept: bool,
-    _in_use: Option<File>,
+    _in_use: InUse,
+}
+
+/// A lock that is held.
+///
+/// It is given back by name: a child that was forked and has not yet become `git` also has the
+/// file, so that closing ours would not be enough.
+#[derive(Debug)]
+struct InUse(File);
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        // Closing it is the other way, and follows.
+        let _ = self.0.unlock();
+    }
 }
 
 impl CloneDir {
@@ -31,7 +45,7 @@ impl CloneDir {
             git_dir: root.clone(),
             root,
             kept: false,
-            _in_use: Some(in_use),
+            _in_use: InUse(in_use),
         })
     }
 
@@ -56,7 +70,7 @@ impl CloneDir {
             root: root.to_owned(),
             git_dir,
             kept: true,
-            _in_use: Some(in_use),
+            _in_use: in_use,
         }))
     }
 
@@ -84,7 +98,10 @@ impl CloneDir {
 
     /// Moves the clone to where it is kept for the next start, in place of what is there.
     pub(in crate::policy) fn keep_at(mut self, place: &Path) -> io::Result<Self> {
-        let aside = place.with_extension(format!("old-{}", Uuid::new_v4().simple()));
+        let mut aside = place.as_os_str().to_owned();
+        // Named as a leftover, and removed as one if we are stopped before it is gone.
+        aside.push(format!("-old-{}", Uuid::new_v4().simple()));
+        let aside = PathBuf::from(aside);
         match fs::rename(place, &aside) {
             Ok(()) => remove(&aside),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -124,14 +141,14 @@ pub(in crate::policy) fn remove_leftovers(parent: &Path, prefix: &str) -> io::Re
 }
 
 /// Locks the file; `None` if another process holds it.
-fn take(path: &Path) -> io::Result<Option<File>> {
+fn take(path: &Path) -> io::Result<Option<InUse>> {
     let file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .open(path)?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => Ok(Some(InUse(file))),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }
@@ -144,8 +161,10 @@ fn remove(directory: &Path) {
     }
 }
 
-/// Git's own locks: beside the files of the top level and below `refs`.
+/// Git's own locks, beside the files of the top level and below `refs`, and half-received packs.
 fn remove_locks(git_dir: &Path) -> io::Result<()> {
+    remove_partial(&git_dir.join("objects"), "tmp_objdir-");
+    remove_partial(&git_dir.join("objects/pack"), "tmp_");
     let mut pending = vec![git_dir.to_owned()];
     while let Some(directory) = pending.pop() {
         for entry in fs::read_dir(&directory)? {
@@ -169,6 +188,17 @@ fn remove_locks(git_dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes what a transfer that was stopped left: nothing else clears it for weeks.
+fn remove_partial(directory: &Path, start: &str) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(start) {
+            let path = entry.path();
+            // What stays costs space, nothing else.
+            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+        }
+    }
 }
 
 fn is_named(path: &Path, name: &str) -> bool {
@@ -204,12 +234,15 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let git_dir = parent.path().join("kept/.git");
         fs::create_dir_all(git_dir.join("refs/heads")).unwrap();
-        for file in ["HEAD", "index.lock", "refs/heads/main.lock"] {
+        fs::create_dir_all(git_dir.join("objects/pack")).unwrap();
+        let partial = "objects/pack/tmp_pack_x";
+        for file in ["HEAD", "index.lock", "refs/heads/main.lock", partial] {
             fs::write(git_dir.join(file), "").unwrap();
         }
         let root = parent.path().join("kept");
         let clone = CloneDir::open(&root).unwrap().unwrap();
         assert!(!git_dir.join("index.lock").exists());
+        assert!(!git_dir.join(partial).exists());
         assert!(!git_dir.join("refs/heads/main.lock").exists());
         assert!(CloneDir::open(&root).unwrap().is_none(), "it is in use");
         drop(clone);

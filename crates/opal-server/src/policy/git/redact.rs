@@ -1,5 +1,7 @@
 //! What of git's error output may be shown.
 
+use std::fmt;
+
 use opal_protocol::RedactedUrl;
 use percent_encoding::percent_decode_str;
 use url::Url;
@@ -8,10 +10,17 @@ use url::Url;
 const LONGEST: usize = 600;
 
 /// Takes credentials and noise out of what `git` printed.
-#[derive(Debug, Clone)]
 pub(super) struct Redactor {
     url: RedactedUrl,
     secrets: Vec<String>,
+}
+
+impl fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redactor")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Redactor {

@@ -1,0 +1,200 @@
+//! What was written into an engine that can lose it, so that it can be written again.
+//!
+//! An engine in another process starts empty. Its policy and its data sources could be asked for
+//! again, but not the documents that were published inline, and the server may be away just then.
+
+use std::sync::Arc;
+
+use opal_protocol::{DataModule, DataPath, PolicyBundle, PolicyModule, RepoPath};
+
+use crate::policy_store::StoreChange;
+
+/// The folded history of a store. Holds documents by reference count.
+#[derive(Debug, Default)]
+pub struct Record {
+    bundle: Option<PolicyBundle>,
+    /// Data in the order in which it was written, without what later writes left nothing of.
+    data: Vec<StoreChange>,
+    patches: usize,
+    /// Whether some patches had to be forgotten.
+    incomplete: bool,
+}
+
+/// So many patches are kept. More are forgotten, and what they were based on with them.
+const MOST_PATCHES: usize = 10_000;
+
+impl Record {
+    /// The store took a bundle.
+    pub fn bundle_applied(&mut self, bundle: &PolicyBundle) {
+        match &mut self.bundle {
+            Some(held) if bundle.is_diff() => merge(held, bundle),
+            held => *held = Some(bundle.clone()),
+        }
+    }
+
+    /// The store took a change of data.
+    pub fn data_applied(&mut self, change: &StoreChange) {
+        match change {
+            StoreChange::Bundle(bundle) => return self.bundle_applied(bundle),
+            StoreChange::Put { path, .. } | StoreChange::Delete { path } => {
+                self.data.retain(|held| !replaces(path, held));
+                self.patches = self.data.iter().filter(|held| is_patch(held)).count();
+            }
+            StoreChange::Patch { .. } => self.patches += 1,
+        }
+        self.data.push(change.clone());
+        if self.patches > MOST_PATCHES {
+            self.data.retain(|held| !is_patch(held));
+            self.patches = 0;
+            self.incomplete = true;
+        }
+    }
+
+    /// Everything to write into an empty store, in order; `None` if nothing was ever written.
+    pub fn replay(&self) -> Option<Vec<StoreChange>> {
+        let bundle = self.bundle.clone().map(Arc::new).map(StoreChange::Bundle);
+        let changes: Vec<StoreChange> = bundle.into_iter().chain(self.data.clone()).collect();
+        (!changes.is_empty()).then_some(changes)
+    }
+
+    /// Whether the replay lacks something that was written.
+    pub fn is_incomplete(&self) -> bool {
+        self.incomplete
+    }
+}
+
+fn is_patch(change: &StoreChange) -> bool {
+    matches!(change, StoreChange::Patch { .. })
+}
+
+/// Whether a write of all of `path` leaves nothing of `held`.
+fn replaces(path: &DataPath, held: &StoreChange) -> bool {
+    match held {
+        StoreChange::Bundle(_) => false,
+        StoreChange::Put { path: at, .. }
+        | StoreChange::Patch { path: at, .. }
+        | StoreChange::Delete { path: at } => path.contains(at),
+    }
+}
+
+/// Makes of a complete bundle and a diff from its commit the complete bundle of the new commit.
+fn merge(held: &mut PolicyBundle, diff: &PolicyBundle) {
+    let deleted = diff.deleted_files.clone().unwrap_or_default();
+    let goes = |list: &[RepoPath], path: &RepoPath| list.contains(path);
+    held.data_modules
+        .retain(|module| !goes(&deleted.data_modules, &module.path));
+    held.policy_modules
+        .retain(|module| !goes(&deleted.policy_modules, &module.path));
+    for module in &diff.data_modules {
+        put(&mut held.data_modules, module, |held| &held.path);
+    }
+    for module in &diff.policy_modules {
+        put(&mut held.policy_modules, module, |held| &held.path);
+    }
+    held.hash = diff.hash.clone();
+    held.manifest = manifest(&held.data_modules, &held.policy_modules);
+}
+
+fn put<M: Clone>(list: &mut Vec<M>, new: &M, path: impl Fn(&M) -> &RepoPath) {
+    match list.iter_mut().find(|held| path(held) == path(new)) {
+        Some(held) => held.clone_from(new),
+        None => list.push(new.clone()),
+    }
+}
+
+fn manifest(data: &[DataModule], policies: &[PolicyModule]) -> Vec<RepoPath> {
+    let files = data.iter().map(|module| match module.path.is_root() {
+        true => RepoPath::from("data.json"),
+        false => RepoPath::from(format!("{}/data.json", module.path)),
+    });
+    let policies = policies.iter().map(|module| module.path.clone());
+    policies.chain(files).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use opal_protocol::{CommitHash, DeletedFiles, Document};
+
+    use super::*;
+
+    fn bundle(old: bool, policies: &[(&str, &str)], deleted: &[&str]) -> PolicyBundle {
+        let hash = CommitHash::parse(&"a".repeat(40)).unwrap();
+        PolicyBundle {
+            manifest: Vec::new(),
+            hash: hash.clone(),
+            old_hash: old.then_some(hash),
+            data_modules: Vec::new(),
+            policy_modules: policies
+                .iter()
+                .map(|(path, rego)| PolicyModule {
+                    path: (*path).into(),
+                    package_name: String::new(),
+                    rego: (*rego).to_owned(),
+                })
+                .collect(),
+            deleted_files: Some(DeletedFiles {
+                data_modules: Vec::new(),
+                policy_modules: deleted.iter().map(|path| (*path).into()).collect(),
+            }),
+        }
+    }
+
+    fn put_at(path: &str) -> StoreChange {
+        StoreChange::Put {
+            path: DataPath::parse(path).unwrap(),
+            document: Document::parse("1").unwrap(),
+        }
+    }
+
+    fn paths(record: &Record) -> Vec<String> {
+        let shown = |change: &StoreChange| match change {
+            StoreChange::Bundle(bundle) => bundle
+                .policy_modules
+                .iter()
+                .map(|module| format!("{}={}", module.path, module.rego))
+                .collect::<Vec<_>>()
+                .join(","),
+            StoreChange::Put { path, .. } => format!("put {path}"),
+            StoreChange::Patch { path, .. } => format!("patch {path}"),
+            StoreChange::Delete { path } => format!("delete {path}"),
+        };
+        record
+            .replay()
+            .unwrap_or_default()
+            .iter()
+            .map(shown)
+            .collect()
+    }
+
+    #[test]
+    fn diffs_become_part_of_the_complete_bundle() {
+        let mut record = Record::default();
+        record.bundle_applied(&bundle(false, &[("a", "1"), ("b", "1")], &[]));
+        record.bundle_applied(&bundle(true, &[("b", "2"), ("c", "2")], &["a"]));
+        assert_eq!(paths(&record), ["b=2,c=2"]);
+    }
+
+    #[test]
+    fn only_what_is_left_of_the_data_is_written_again_in_its_order() {
+        let mut record = Record::default();
+        assert!(record.replay().is_none());
+        let patch = StoreChange::Patch {
+            path: DataPath::parse("/a/b").unwrap(),
+            operations: Vec::new(),
+        };
+        for change in [
+            put_at("/a/b"),
+            put_at("/ab"),
+            patch.clone(),
+            put_at("/a"),
+            patch,
+        ] {
+            record.data_applied(&change);
+        }
+        assert_eq!(paths(&record), ["put /ab", "put /a", "patch /a/b"]);
+        record.data_applied(&StoreChange::Delete {
+            path: DataPath::parse("/a").unwrap(),
+        });
+        assert_eq!(paths(&record), ["put /ab", "delete /a"]);
+    }
+}

@@ -1,1 +1,0 @@
-//! One tool for people: demo, up, engine.

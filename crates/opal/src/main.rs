@@ -1,0 +1,74 @@
+//! One tool for people: `opal demo`, `opal up`, `opal engine`.
+//!
+//! [`stack`] runs server, client and engine in this process, over their own sockets; [`demo`] and
+//! [`up`] are two ways to use it. [`engine`] is the embedded engine alone.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use opal_runtime::config::{CommandLine, Environment, Program, Reader, Settings};
+use opal_runtime::telemetry::{self, LogConfig};
+
+mod demo;
+mod engine;
+mod stack;
+mod story;
+mod up;
+
+/// Keep policy engines in step with policy in git and data anywhere.
+#[derive(Debug, Parser)]
+#[command(name = "opal", version, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the main job at work, in a temporary directory.
+    Demo(demo::Options),
+    /// Run server, client and engine for a policy repository of your own.
+    Up(up::Options),
+    /// The embedded policy engine alone.
+    #[command(subcommand)]
+    Engine(engine::Command),
+}
+
+fn main() -> ExitCode {
+    opal_runtime::http::install_crypto_provider();
+    let arguments = Arguments::parse();
+    // A demonstration speaks for itself; its log shows what goes wrong.
+    let quiet = matches!(arguments.command, Command::Demo(_));
+    init_log(if quiet { "ERROR" } else { "INFO" });
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("opal: could not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(async {
+        match arguments.command {
+            Command::Demo(options) => demo::run(options).await,
+            Command::Up(options) => up::run(options).await,
+            Command::Engine(command) => engine::run(command).await,
+        }
+    });
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("opal: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logs as the `OPAL_LOG_*` variables say, and at `level` if they say nothing of it.
+fn init_log(level: &str) {
+    let line = CommandLine::default();
+    let environment = Environment::of_process();
+    let level = environment.variable("OPAL_LOG_LEVEL").unwrap_or(level);
+    let environment = Environment::of([("OPAL_LOG_LEVEL", level)]);
+    let settings = Settings::collect(Program::Client, &line, &environment);
+    telemetry::init(&LogConfig::read(&mut Reader::new(&settings)));
+}
