@@ -88,8 +88,10 @@ mod tests {
     fn restore(report: &mut Value) {
         for entry in report["reports"].as_array_mut().unwrap() {
             for operation in entry["entry"]["data"].as_array_mut().into_iter().flatten() {
-                let operation = operation.as_object_mut().unwrap();
-                if let Some(from) = operation.remove("from_field") {
+                let operation = operation.as_object_mut();
+                if let Some((operation, from)) =
+                    operation.and_then(|each| each.remove("from_field").map(|from| (each, from)))
+                {
                     operation.insert("from".to_owned(), from);
                 }
             }

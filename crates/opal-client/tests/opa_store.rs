@@ -69,7 +69,7 @@ mod tests {
         {"code":"rego_type_error","message":"undefined function","location":{"file":"x","row":1,"col":1}}]}"#;
 
     fn refuse(body: &str) -> Answer {
-        Answer::json(body).with_status(400)
+        Answer::status(400).body(body)
     }
 
     /// The recorded requests, without those about the health-check policy and the probe.
@@ -317,9 +317,7 @@ mod tests {
     #[tokio::test]
     async fn a_write_is_tried_as_often_as_the_settings_say() {
         let server = StandIn::start(|request: &Seen, _: &[Seen]| match request.target.as_str() {
-            "/v1/data/failing" => {
-                Answer::json(r#"{"message":"injected failure"}"#).with_status(500)
-            }
+            "/v1/data/failing" => Answer::status(500).body(r#"{"message":"injected failure"}"#),
             _ => accept(request, &[]),
         })
         .await;

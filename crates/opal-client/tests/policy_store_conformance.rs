@@ -29,7 +29,7 @@ mod tests {
     enum Subject {
         Memory(MemoryStore),
         Embedded(EmbeddedStore),
-        Opa(OpaStore, RealOpa),
+        Opa(Box<OpaStore>, RealOpa),
     }
 
     impl Subject {
@@ -38,7 +38,7 @@ mod tests {
             let mut options = OpaOptions::new(opa.url.parse().unwrap());
             options.split_root_data = split;
             let client = client(&HttpOptions::default()).unwrap();
-            Self::Opa(OpaStore::new(client, options), opa)
+            Self::Opa(Box::new(OpaStore::new(client, options)), opa)
         }
 
         fn embedded(split: bool) -> Self {
@@ -61,7 +61,7 @@ mod tests {
             match self {
                 Self::Memory(store) => store,
                 Self::Embedded(store) => store,
-                Self::Opa(store, _) => store,
+                Self::Opa(store, _) => store.as_ref(),
             }
         }
 

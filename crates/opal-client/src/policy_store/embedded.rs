@@ -127,7 +127,7 @@ impl Shared {
 
     fn prepare(&self, change: StoreChange) -> Result<Prepared, StoreError> {
         match change {
-            StoreChange::Bundle(_) => Ok(prepared(Vec::new(), failed)),
+            StoreChange::Bundle(_) => Ok(prepared(Vec::new(), |error| failed(&error))),
             StoreChange::Put { path, document } => {
                 let writes = document::writes(&path, &document, self.split_root_data)?;
                 let edits = writes.into_iter().map(put).collect();
@@ -148,7 +148,7 @@ impl Shared {
                 }))
             }
             StoreChange::Delete { path } => {
-                let edits = self.deletions(&[path.clone()]);
+                let edits = self.deletions(std::slice::from_ref(&path));
                 Ok(prepared(edits, move |error| invalid(&path, error)))
             }
         }
@@ -278,7 +278,7 @@ fn operation(operation: PlainOperation) -> opal_engine::PatchOperation {
 
 fn invalid(path: &DataPath, error: EngineError) -> StoreError {
     match error {
-        EngineError::Panicked(_) | EngineError::DeadlineExceeded => failed(error),
+        EngineError::Panicked(_) | EngineError::DeadlineExceeded => failed(&error),
         other => StoreError::InvalidDocument {
             path: path.clone(),
             problem: other.to_string(),
@@ -286,7 +286,7 @@ fn invalid(path: &DataPath, error: EngineError) -> StoreError {
     }
 }
 
-fn failed(error: EngineError) -> StoreError {
+fn failed(error: &EngineError) -> StoreError {
     StoreError::EngineFailed(error.to_string())
 }
 
@@ -303,7 +303,7 @@ fn refused(error: EngineError) -> StoreError {
                 message: problem.message,
             })
             .collect(),
-        EngineError::Panicked(_) | EngineError::DeadlineExceeded => return failed(error),
+        EngineError::Panicked(_) | EngineError::DeadlineExceeded => return failed(&error),
         other => vec![PolicyProblem {
             file: "data.json".to_owned(),
             row: 0,

@@ -68,7 +68,7 @@ pub enum StoreError {
         /// Where the patch was to be applied.
         path: DataPath,
         /// Why.
-        source: Box<StoreError>,
+        source: Box<Self>,
     },
     /// The document cannot be stored at this place.
     #[error("the document for `{path}` cannot be stored: {problem}")]

@@ -41,13 +41,6 @@ impl Answer {
         Self::With(status, Vec::new(), Vec::new())
     }
 
-    pub(crate) fn with_status(self, status: u16) -> Self {
-        match self {
-            Self::Hang => Self::Hang,
-            Self::With(_, headers, body) => Self::With(status, headers, body),
-        }
-    }
-
     pub(crate) fn json(text: impl Into<String>) -> Self {
         Self::text("application/json", text)
     }

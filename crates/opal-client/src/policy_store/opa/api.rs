@@ -95,7 +95,7 @@ impl OpaApi {
             StatusCode::BAD_REQUEST => Ok(Err(answer::problems(id, &answer.body))),
             StatusCode::NOT_FOUND if call.method == Method::DELETE => Ok(Ok(())),
             status if status.is_success() => Ok(Ok(())),
-            _ => Err(self.rejected(call, answer)),
+            _ => Err(self.rejected(call, &answer)),
         }
     }
 
@@ -145,7 +145,7 @@ impl OpaApi {
                 path: path.clone(),
                 problem: answer::message(&answer.body),
             }),
-            _ => Err(self.rejected(call, answer)),
+            _ => Err(self.rejected(call, &answer)),
         }
     }
 
@@ -173,7 +173,7 @@ impl OpaApi {
                 path: path.clone(),
                 problem: answer::message(&answer.body),
             }),
-            _ => Err(self.rejected(&call, answer)),
+            _ => Err(self.rejected(&call, &answer)),
         }
     }
 
@@ -185,13 +185,13 @@ impl OpaApi {
         if answer.status.is_success() {
             return Ok(());
         }
-        Err(self.rejected(&call, answer))
+        Err(self.rejected(&call, &answer))
     }
 
     async fn read<T: serde::de::DeserializeOwned>(&self, call: &Call) -> Result<T, StoreError> {
         let answer = self.call(call).await?;
         if !answer.status.is_success() {
-            return Err(self.rejected(call, answer));
+            return Err(self.rejected(call, &answer));
         }
         serde_json::from_str(&answer.body).map_err(|source| StoreError::InvalidAnswer {
             url: self.url(call),
@@ -212,7 +212,7 @@ impl OpaApi {
                     continue;
                 }
                 Ok(answer) if !is_passing(answer.status) => return Ok(answer),
-                Ok(answer) => self.rejected(call, answer),
+                Ok(answer) => self.rejected(call, &answer),
                 Err(error) => error,
             };
             let error = unless_unknown(call, error)?;
@@ -264,7 +264,7 @@ impl OpaApi {
         RedactedUrl::new(format!("{}{}", self.base, call.path))
     }
 
-    fn rejected(&self, call: &Call, answer: Answer) -> StoreError {
+    fn rejected(&self, call: &Call, answer: &Answer) -> StoreError {
         StoreError::Rejected {
             method: call.name(),
             url: self.url(call),

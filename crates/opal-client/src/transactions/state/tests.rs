@@ -77,12 +77,7 @@ fn a_failing_bundle_shows_with_file_and_line_until_one_succeeds() {
         message: "unexpected token".to_owned(),
     };
     let mut failed = transaction(Subject::Policies, Err("refused"), 5);
-    failed
-        .outcome
-        .as_mut()
-        .unwrap_err()
-        .problems
-        .push(problem.clone());
+    failed.outcome.as_mut().unwrap_err().problems.push(problem);
     log.record(failed);
     assert!(log.ready() && !log.healthy());
     let shown = serde_json::to_value(log.unhealthy()).unwrap();
