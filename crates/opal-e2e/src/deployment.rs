@@ -399,13 +399,13 @@ impl Deployment {
     }
 }
 
-/// Waits until a webhook leads to a fetch. A released server accepts webhooks, and forgets them, before
-/// its watcher listens; ours must not.
+/// Waits until a webhook leads to a fetch. A released server without polling accepts webhooks, and
+/// forgets them, until its clone is checked out, although it serves bundles before; ours must not.
 pub async fn until_webhooks_are_heard(kind: Kind, server: &Service) -> anyhow::Result<()> {
     match kind {
         Kind::Rust => Ok(()),
         Kind::Python => server
-            .wait_for_log(&["listening on webhook topic"])
+            .wait_for_log(&["Polling task is off"])
             .await
             .map(drop),
     }

@@ -167,10 +167,9 @@ pub(super) async fn diff(contender: Contender) -> anyhow::Result<Vec<Sample>> {
         let head = change.push()?;
         let start = Instant::now();
         push_webhook(&served).await?;
-        let notification = peer
-            .next_notification()
-            .await?
-            .context("the server is gone")?;
+        let notification = peer.next_notification().await;
+        let notification = notification.with_context(|| served.server.log_tail())?;
+        let notification = notification.context("the server is gone")?;
         let path = format!("/policy?base_hash={base}");
         let bundle = served.server.get(&path).await?.expect(200)?.json()?;
         totals.push(ms(start.elapsed()));
