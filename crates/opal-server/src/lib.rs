@@ -16,9 +16,10 @@
 //!    its topics and every field.
 //! 2. [`publish::Publications`] expands the topics, and the rest is as above.
 //!
-//! [`websocket`] lets clients in; [`server`] wires all of it; [`config`] says how.
+//! [`websocket`] lets clients in; `cors` says what browsers may do; [`server`] wires all of it; [`config`] says how.
 
 pub mod config;
+mod cors;
 pub mod data;
 pub mod error;
 pub mod extract;
