@@ -1,0 +1,12 @@
+//! The server through its sockets: what released peers were recorded to see, replayed against ours,
+//! and what each interface promises beyond the recordings.
+
+mod bad_peers;
+mod data;
+mod peer;
+mod policy_api;
+mod recorded;
+mod security;
+mod support;
+mod webhook;
+mod websocket;
