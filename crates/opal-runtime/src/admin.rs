@@ -64,6 +64,9 @@ pub enum AdminError {
         /// What it said, without secrets.
         reason: String,
     },
+    /// The options name no entry.
+    #[error("nothing was published")]
+    NothingToPublish,
     /// The result could not be printed.
     #[error("could not write")]
     Output(#[from] std::io::Error),

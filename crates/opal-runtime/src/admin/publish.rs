@@ -48,6 +48,8 @@ pub struct PublishDataUpdate {
     pub update: DataUpdate,
     /// Whether entries were given that are no list, which upstream ignores.
     ignored_entries: bool,
+    /// Whether neither entries nor a URL were given, so that there is nothing to publish.
+    nothing: bool,
 }
 
 impl PublishDataUpdate {
@@ -61,12 +63,11 @@ impl PublishDataUpdate {
             serde_json::from_str(text).ok()
         });
         let ignored_entries = !given.is_array();
+        let no_url = arguments.text("--src-url", "").is_empty();
+        let nothing = no_url && python_false(&given);
         let entries = match single_entry(&mut arguments) {
+            _ if nothing => json!([]),
             Some(entry) => json!([entry]),
-            None if python_false(&given) => {
-                arguments.problem(NOTHING.to_owned());
-                json!([])
-            }
             None if ignored_entries => json!([]),
             None => given,
         };
@@ -84,6 +85,7 @@ impl PublishDataUpdate {
             ),
             update,
             ignored_entries,
+            nothing,
         };
         (arguments, command)
     }
@@ -92,9 +94,13 @@ impl PublishDataUpdate {
     ///
     /// # Errors
     ///
-    /// If the server cannot be reached or refuses.
+    /// If there is nothing to publish, or the server cannot be reached or refuses.
     pub async fn send(&self, out: &mut (dyn Write + Send), colour: bool) -> Result<(), AdminError> {
         let colour = Colour(colour);
+        if self.nothing {
+            writeln!(out, "{}", colour.red(NOTHING))?;
+            return Err(AdminError::NothingToPublish);
+        }
         if self.ignored_entries {
             let line = "Bad input for --entires was ignored";
             writeln!(out, "{}", colour.red(line))?;

@@ -141,7 +141,7 @@ impl Settings {
     fn take(&mut self, setting: &'static Setting, text: String, source: Source) {
         let text = match (setting.kind, &source) {
             (Kind::Bool, Source::Flag) => flag_bool(&text).map_or(text, |b| b.to_string()),
-            (Kind::Bool, source) if value::parse_bool(&text).is_none() => {
+            (Kind::Bool, source) if value::is_bool_elsewhere(&text) => {
                 let default = setting.default.unwrap_or("None");
                 self.warnings.push(Warning {
                     name: name_in(setting, source),

@@ -53,6 +53,13 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
+/// Whether `text` is what people write for true or false and upstream does not understand: it
+/// quietly takes the default, and we say so. Any other text is a mistake.
+pub(super) fn is_bool_elsewhere(text: &str) -> bool {
+    const WORDS: [&str; 9] = ["", "yes", "no", "on", "off", "y", "n", "t", "f"];
+    WORDS.contains(&text.trim().to_ascii_lowercase().as_str())
+}
+
 impl FromSetting for bool {
     fn from_setting(text: &str, _: &Setting) -> Result<Self, String> {
         parse_bool(text).ok_or_else(|| Kind::Bool.expected())

@@ -41,7 +41,7 @@ impl ServerSecurity {
     pub fn read(reader: &mut Reader<'_>) -> Self {
         let master = MasterToken::new(reader.optional("AUTH_MASTER_TOKEN"));
         let (private, public) = (private_key(reader), public_key(reader));
-        let alone = "is set without AUTH_PUBLIC_KEY; set both for secured access, or none";
+        let alone = "is set without OPAL_AUTH_PUBLIC_KEY; set both for secured access, or none";
         match (
             reader.is_set("AUTH_PRIVATE_KEY"),
             reader.is_set("AUTH_PUBLIC_KEY"),
