@@ -14,8 +14,8 @@ use crate::support::TestServer;
 /// A server that loses patience within a test's time.
 async fn impatient() -> TestServer {
     TestServer::start_with(&[], |config| {
-        config.connections.answer_within = Duration::from_secs(2);
-        config.connections.write_within = Duration::from_secs(1);
+        config.connections.answer_within = Duration::from_secs(3);
+        config.connections.write_within = Duration::from_secs(3);
         config.connections.check_every = Duration::from_millis(100);
     })
     .await
@@ -139,7 +139,7 @@ async fn a_connection_ends_with_its_token() {
             .unwrap()
     };
     let mut lasting = connect(3600).await;
-    let mut ending = connect(2).await;
+    let mut ending = connect(3).await;
     assert_eq!(ending.closed().await, Some(1000));
     assert_eq!(lasting.call("ping", json!({})).await, json!("pong"));
 }

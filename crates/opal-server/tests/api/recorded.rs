@@ -255,7 +255,9 @@ fn constant(body: &str) -> String {
     let Ok(mut value) = serde_json::from_str::<Value>(body) else {
         return body.to_owned();
     };
-    let text = value.to_string() == body;
+    let written = value.to_string();
+    // Whether it was written compactly is a part of the answer.
+    let spacing = if written == body { "compact" } else { "spaced" };
     if let Some(detail) = value["detail"].as_object_mut() {
         detail.shift_remove("token");
     }
@@ -268,8 +270,7 @@ fn constant(body: &str) -> String {
     if let Some(key) = value["keys"].get_mut(0) {
         key["n"] = json!("<modulus>");
     }
-    // Whether it was written compactly is a part of the answer.
-    format!("{} {value}", if text { "compact" } else { "spaced" })
+    format!("{spacing} {value}")
 }
 
 async fn replay(
