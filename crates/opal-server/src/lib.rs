@@ -8,7 +8,7 @@
 //!    changed.
 //! 3. [`publish::Publications`] makes the announcement a change of the feed, which
 //!    [`opal_pubsub`] delivers to the subscribers of the directories' topics.
-//! 4. A client asks [`policy::api`] for a bundle, complete or since its commit.
+//! 4. A client asks `policy::api` for a bundle, complete or since its commit.
 //!
 //! **The road of a data update**
 //!

@@ -230,7 +230,7 @@ impl Sender {
     fn names_repo(&self, url: &str) -> bool {
         if self.urls.is_empty() {
             let path = repo_path(url);
-            return self.names.iter().any(|name| *name == path);
+            return self.names.contains(&path);
         }
         let ours = bare(url);
         self.urls.iter().any(|theirs| bare(theirs) == ours)
