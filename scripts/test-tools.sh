@@ -96,7 +96,7 @@ install_test_tools() {
     need cc gcc
     need openssl openssl
     need ssh-keygen openssh-client
-    need setsid util-linux
+    need setpriv util-linux
     have cargo || fail "\`cargo\` is missing: install the Rust toolchain that rust-toolchain.toml names"
     install_opa
     install_python_opal

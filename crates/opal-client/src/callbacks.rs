@@ -1,7 +1,7 @@
 //! Who is told how an update went.
 //!
-//! [`CallbackRegister`] holds the callbacks that are told of every update, [`Callbacks`] shares it
-//! with the API; [`Reporter`] sends a report to them and to those that the update itself names.
+//! [`CallbackRegister`] holds the callbacks that are told of every update, [`Callbacks`] is a handle
+//! to it; [`Reporter`] sends a report to them and to those that the update itself names.
 
 mod register;
 mod reporter;

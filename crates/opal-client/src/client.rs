@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use opal_engine::{Engine, EngineOptions};
 use opal_protocol::RedactedUrl;
@@ -17,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::callbacks::{CallbackRegister, Callbacks, Reporter, ReporterOptions, ServerReports};
-use crate::config::{ClientConfig, EmbeddedConfig, StoreConfig};
+use crate::config::{ClientConfig, EmbeddedConfig, InlineConfig, StoreConfig};
 use crate::engine::{self, EngineEvent, InlineOpa, InlineOpaConfig};
 use crate::fetch::{Fetcher, HttpFetchProvider};
 use crate::policy_store::{EmbeddedStore, MemoryStore, OpaOptions, OpaStore, PolicyStore};
@@ -26,9 +25,6 @@ use crate::router::router;
 use crate::server_api::ServerApi;
 use crate::transactions::{EnabledUpdaters, TransactionLog};
 use crate::updater::{Command, Updater, UpdaterParts};
-
-/// How long running requests and writes may take to end.
-pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// Events and commands that may wait for their task.
 const WAITING: usize = 256;
@@ -89,6 +85,7 @@ impl Client {
     /// Builds everything, then binds, then starts the tasks. After an error nothing runs.
     pub async fn start(config: ClientConfig, tasks: &Tasks) -> Result<Self, StartError> {
         let http = opal_runtime::http::client(&config.server.http)?;
+        let grace = config.shutdown_grace;
         let (listener, address) = bind(&config.host, config.port, "client's API").await?;
         let store = Store::build(&config.store).await?;
         let transactions = TransactionLog::new(EnabledUpdaters {
@@ -109,19 +106,26 @@ impl Client {
         let shutdown = tasks.shutdown().clone();
         if let Some(interval) = config.probe_interval {
             let probed = Arc::clone(&store.store);
-            let probe = Probe::new(probed, interval, transactions.clone(), commands.clone());
+            let supervised = store.is_supervised();
+            let log = transactions.clone();
+            let probe = Probe::new(probed, interval, log, commands.clone(), supervised);
             tasks.spawn("store-probe", probe.run(shutdown.clone()));
         }
-        store.start(tasks, &commands);
+        // The engine outlives the updater, which finishes what it is writing.
+        let engine_stop = CancellationToken::new();
+        store.start(tasks, &commands, engine_stop.clone());
         tasks.spawn("subscription", subscriber.run(shutdown.clone()));
-        tasks.spawn("updater", updater.run(shutdown));
+        tasks.spawn("updater", async move {
+            let _stops_the_engine = engine_stop.drop_guard();
+            updater.run(shutdown).await;
+        });
         let app = App {
             transactions,
             commands,
             policy_updater: config.policy_updater,
             data_updater: config.data_updater,
         };
-        let serve = opal_runtime::serve(listener, router(app), tasks.spawner(), SHUTDOWN_GRACE);
+        let serve = opal_runtime::serve(listener, router(app), tasks.spawner(), grace);
         tasks.spawn("http", serve);
         info!("The client's API listens on {address}");
         Ok(client)
@@ -209,6 +213,7 @@ fn updater_parts(
         workers: fetch.limits.workers,
         store: Arc::clone(&store.store),
         store_is_elsewhere: store.is_elsewhere,
+        engine_is_up: !store.is_supervised(),
         transactions: transactions.clone(),
         reporter: reporter(config, http, tasks),
     }
@@ -267,13 +272,14 @@ impl Store {
                 })
             }
             StoreConfig::Embedded(embedded) => Self::embedded(embedded).await,
-            StoreConfig::RemoteOpa { opa, http } => Self::opa(opa, http, Runs::Nothing),
-            StoreConfig::InlineOpa {
-                inline,
-                opa,
-                http,
-                fallback,
-            } => {
+            StoreConfig::RemoteOpa(config) => Self::opa(&config.opa, &config.http, Runs::Nothing),
+            StoreConfig::InlineOpa(config) => {
+                let InlineConfig {
+                    inline,
+                    opa,
+                    http,
+                    fallback,
+                } = config.as_ref();
                 let path = opal_runtime::paths::search_path();
                 let found = engine::find_executable(inline.exec_path.as_deref(), path.as_deref());
                 match (found, fallback) {
@@ -318,8 +324,12 @@ impl Store {
         })
     }
 
-    fn start(self, tasks: &Tasks, commands: &mpsc::Sender<Command>) {
-        let shutdown = tasks.shutdown().clone();
+    /// Whether the engine is a process that we start and watch.
+    fn is_supervised(&self) -> bool {
+        matches!(self.runs, Runs::Opa(..))
+    }
+
+    fn start(self, tasks: &Tasks, commands: &mpsc::Sender<Command>, stop: CancellationToken) {
         match self.runs {
             Runs::Nothing => {}
             Runs::Embedded(listener, engine) => {
@@ -328,7 +338,7 @@ impl Store {
                     "The embedded policy engine listens on {}",
                     address.map_or_else(String::new, |a| a.to_string())
                 );
-                tasks.spawn("engine", opal_engine::serve(listener, engine, shutdown));
+                tasks.spawn("engine", opal_engine::serve(listener, engine, stop));
             }
             Runs::Opa(program, config) => {
                 if config.v0_compatible {
@@ -338,33 +348,34 @@ impl Store {
                 }
                 let (events, happened) = mpsc::channel(WAITING);
                 let opa = InlineOpa::new(program, config, self.store, events);
-                tasks.spawn("inline-opa", opa.run(shutdown.clone()));
-                tasks.spawn(
-                    "engine-events",
-                    refill(happened, commands.clone(), shutdown),
-                );
+                let following = follow_engine(happened, commands.clone(), stop.clone());
+                tasks.spawn("engine-events", following);
+                tasks.spawn("inline-opa", opa.run(stop));
             }
         }
     }
 }
 
-/// Has an engine filled again whenever it was restarted.
-async fn refill(
+/// Tells the updater when the engine can be written to, and whether it has to be filled again.
+async fn follow_engine(
     mut events: mpsc::Receiver<EngineEvent>,
     commands: mpsc::Sender<Command>,
-    shutdown: CancellationToken,
+    stop: CancellationToken,
 ) {
     let following = async {
         while let Some(event) = events.recv().await {
-            let lost = event == EngineEvent::Up { restart: true };
-            if lost && commands.send(Command::StoreLost).await.is_err() {
+            let command = match event {
+                EngineEvent::Up { restart } => Command::EngineUp { lost: restart },
+                EngineEvent::Down { .. } => Command::EngineDown,
+            };
+            if commands.send(command).await.is_err() {
                 return;
             }
         }
     };
-    shutdown.run_until_cancelled(following).await;
-    // The engine's task has said all it had to say; the owner asks for a reason only before that.
-    shutdown.cancelled().await;
+    stop.run_until_cancelled(following).await;
+    // To end before the engine does would count as a failure.
+    stop.cancelled().await;
 }
 
 /// Splits `HOST:PORT`; an empty host is every address, as for OPA.

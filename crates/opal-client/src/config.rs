@@ -41,6 +41,8 @@ pub struct ClientConfig {
     pub host: String,
     /// Its port; 0 takes a free one.
     pub port: u16,
+    /// How long running requests and writes may take to end.
+    pub shutdown_grace: Duration,
 }
 
 /// The server as the client reaches it.
@@ -82,23 +84,31 @@ pub enum StoreConfig {
     /// In this process.
     Embedded(EmbeddedConfig),
     /// An OPA beside us that we run, or the one in this process if there is none.
-    InlineOpa {
-        /// How it is run.
-        inline: InlineOpaConfig,
-        /// How it is written to.
-        opa: OpaOptions,
-        /// How its HTTP is spoken.
-        http: HttpOptions,
-        /// What runs instead if no `opa` is installed; the reason if nothing can.
-        fallback: Result<EmbeddedConfig, String>,
-    },
+    InlineOpa(Box<InlineConfig>),
     /// An OPA elsewhere.
-    RemoteOpa {
-        /// How it is written to.
-        opa: OpaOptions,
-        /// How its HTTP is spoken.
-        http: HttpOptions,
-    },
+    RemoteOpa(Box<RemoteConfig>),
+}
+
+/// An OPA elsewhere.
+#[derive(Debug, Clone)]
+pub struct RemoteConfig {
+    /// How it is written to.
+    pub opa: OpaOptions,
+    /// How its HTTP is spoken.
+    pub http: HttpOptions,
+}
+
+/// An OPA that we run.
+#[derive(Debug, Clone)]
+pub struct InlineConfig {
+    /// How it is run.
+    pub inline: InlineOpaConfig,
+    /// How it is written to.
+    pub opa: OpaOptions,
+    /// How its HTTP is spoken.
+    pub http: HttpOptions,
+    /// What runs instead if no `opa` is installed; the option in the way if nothing can.
+    pub fallback: Result<EmbeddedConfig, String>,
 }
 
 /// The engine in this process.
@@ -151,6 +161,7 @@ impl ClientConfig {
             callbacks: CallbackConfig::read(reader, &server),
             host: reader.get("CLIENT_API_SERVER_HOST"),
             port: reader.get("CLIENT_API_SERVER_PORT"),
+            shutdown_grace: duration(reader, "SHUTDOWN_GRACE_SECONDS"),
             server,
         };
         // The reader is finished by value.
@@ -275,7 +286,7 @@ impl StoreConfig {
                 split_root_data: embedded.split_root_data,
             },
             "EMBEDDED" => Self::Embedded(embedded),
-            "OPA" if inline => Self::InlineOpa {
+            "OPA" if inline => Self::InlineOpa(Box::new(InlineConfig {
                 fallback: match inline_config.unsupported_by_embedded() {
                     None => Ok(embedded),
                     Some(option) => Err(option),
@@ -283,8 +294,8 @@ impl StoreConfig {
                 inline: inline_config,
                 opa,
                 http,
-            },
-            "OPA" => Self::RemoteOpa { opa, http },
+            })),
+            "OPA" => Self::RemoteOpa(Box::new(RemoteConfig { opa, http })),
             _ => {
                 reader.expected("POLICY_STORE_TYPE", "OPA, EMBEDDED or MOCK");
                 Self::Embedded(embedded)

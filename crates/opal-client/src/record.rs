@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use opal_protocol::{DataModule, DataPath, PolicyBundle, PolicyModule, RepoPath};
+use opal_protocol::{DataModule, DataPath, Document, PolicyBundle, PolicyModule, RepoPath};
 
 use crate::policy_store::StoreChange;
 
@@ -24,8 +24,20 @@ pub struct Record {
 const MOST_PATCHES: usize = 10_000;
 
 impl Record {
-    /// The store took a bundle.
+    /// The store took a bundle: its static data lies over what had been written before.
     pub fn bundle_applied(&mut self, bundle: &PolicyBundle) {
+        for module in &bundle.data_modules {
+            let path = DataPath::from(&module.path);
+            let document = Document::parse(module.data.as_str());
+            self.write_over(&path, document.ok());
+        }
+        for deleted in bundle
+            .deleted_files
+            .iter()
+            .flat_map(|files| &files.data_modules)
+        {
+            self.write_over(&DataPath::from(deleted), None);
+        }
         match &mut self.bundle {
             Some(held) if bundle.is_diff() => merge(held, bundle),
             held => *held = Some(bundle.clone()),
@@ -50,6 +62,23 @@ impl Record {
         }
     }
 
+    /// Notes that a bundle has replaced or removed what is at `path`. The root is left to the
+    /// bundle: stores write its members one by one.
+    fn write_over(&mut self, path: &DataPath, document: Option<Document>) {
+        if path.is_root() {
+            return;
+        }
+        self.data.retain(|held| !replaces(path, held));
+        let lies_below = |held: &StoreChange| place(held).is_some_and(|at| at.contains(path));
+        if self.data.iter().any(lies_below) {
+            let path = path.clone();
+            self.data.push(match document {
+                Some(document) => StoreChange::Put { path, document },
+                None => StoreChange::Delete { path },
+            });
+        }
+    }
+
     /// Everything to write into an empty store, in order; `None` if nothing was ever written.
     pub fn replay(&self) -> Option<Vec<StoreChange>> {
         let bundle = self.bundle.clone().map(Arc::new).map(StoreChange::Bundle);
@@ -67,14 +96,19 @@ fn is_patch(change: &StoreChange) -> bool {
     matches!(change, StoreChange::Patch { .. })
 }
 
+/// Where a change of data is made.
+fn place(change: &StoreChange) -> Option<&DataPath> {
+    match change {
+        StoreChange::Bundle(_) => None,
+        StoreChange::Put { path, .. }
+        | StoreChange::Patch { path, .. }
+        | StoreChange::Delete { path } => Some(path),
+    }
+}
+
 /// Whether a write of all of `path` leaves nothing of `held`.
 fn replaces(path: &DataPath, held: &StoreChange) -> bool {
-    match held {
-        StoreChange::Bundle(_) => false,
-        StoreChange::Put { path: at, .. }
-        | StoreChange::Patch { path: at, .. }
-        | StoreChange::Delete { path: at } => path.contains(at),
-    }
+    place(held).is_some_and(|at| path.contains(at))
 }
 
 /// Makes of a complete bundle and a diff from its commit the complete bundle of the new commit.
@@ -113,7 +147,7 @@ fn manifest(data: &[DataModule], policies: &[PolicyModule]) -> Vec<RepoPath> {
 
 #[cfg(test)]
 mod tests {
-    use opal_protocol::{CommitHash, DeletedFiles, Document};
+    use opal_protocol::{CommitHash, DeletedFiles};
 
     use super::*;
 
@@ -172,6 +206,22 @@ mod tests {
         record.bundle_applied(&bundle(false, &[("a", "1"), ("b", "1")], &[]));
         record.bundle_applied(&bundle(true, &[("b", "2"), ("c", "2")], &["a"]));
         assert_eq!(paths(&record), ["b=2,c=2"]);
+    }
+
+    #[test]
+    fn static_data_of_a_commit_lies_over_what_was_written_before_it() {
+        let mut record = Record::default();
+        for path in ["/users/bob", "/users", "/top"] {
+            record.data_applied(&put_at(path));
+        }
+        let module = |path: &str| DataModule {
+            path: path.into(),
+            data: "2".into(),
+        };
+        let mut commit = bundle(false, &[], &[]);
+        commit.data_modules = vec![module("users"), module("top/below")];
+        record.bundle_applied(&commit);
+        assert_eq!(paths(&record), ["", "put /top", "put /top/below"]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::health;
 use crate::updater::Command;
 
 /// The client's HTTP interface.
-pub fn router(app: App) -> Router {
+pub(crate) fn router(app: App) -> Router {
     Router::new()
         .route("/", get(health::healthy))
         .route("/healthcheck", get(health::healthy))

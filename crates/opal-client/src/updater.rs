@@ -10,36 +10,33 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
-use opal_protocol::report::report_hash;
 use opal_protocol::{
-    CommitHash, DataEntryReport, DataSourceConfig, DataSourceEntry, DataUpdate, DataUpdateReport,
-    Document, PatchOperation, PolicyBundle, PolicyUpdateMessage, SaveMethod, UpdateCallback,
-    UpdateId,
+    DataEntryReport, DataSourceConfig, DataUpdate, Document, PolicyBundle, PolicyUpdateMessage,
+    UpdateCallback, UpdateId,
 };
 use opal_pubsub::subscriber::Event;
 use opal_runtime::ConnRetryOptions;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
-use uuid::Uuid;
-
-use crate::record::Record;
+use tracing::{info, warn};
 
 use crate::callbacks::Reporter;
-use crate::data::intake::{Bursts, Interests, Subject, target};
-use crate::data::queue::{Failure, Fetch, Job, Notice, Outcome, Queue, Retry, Seq, Write};
-use crate::data::sources::{self, Polled};
+use crate::data::intake::{Bursts, Interests, Subject};
+use crate::data::queue::{Failure, Queue, Seq};
+use crate::data::sources::Polled;
 use crate::errors::chain;
-use crate::fetch::{FetchError, FetchRequest, Fetcher};
-use crate::policy::sync::{BundleRequest, PolicySync};
+use crate::fetch::Fetcher;
+use crate::policy::sync::PolicySync;
 use crate::policy_store::{PolicyStore, StoreChange, StoreError};
+use crate::record::Record;
 use crate::server_api::{ServerApi, ServerApiError};
 use crate::transactions::TransactionLog;
+
+mod data;
+mod policy;
+mod writes;
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -57,8 +54,13 @@ pub enum Command {
     TriggerPolicy,
     /// Load the data sources again. Answered once the server has named them.
     TriggerData(oneshot::Sender<Result<(), ServerApiError>>),
-    /// The engine came back without what it held.
-    StoreLost,
+    /// The engine can be written to. Whether it has lost what it held.
+    EngineUp {
+        /// It is empty, though it had been filled.
+        lost: bool,
+    },
+    /// The engine is gone and is being started again: nothing is written meanwhile.
+    EngineDown,
 }
 
 /// What an updater works with.
@@ -81,6 +83,8 @@ pub struct UpdaterParts {
     pub store: Arc<dyn PolicyStore>,
     /// Whether the engine can lose what it holds while we live.
     pub store_is_elsewhere: bool,
+    /// Whether it is there from the start, or announced by [`Command::EngineUp`].
+    pub engine_is_up: bool,
     /// What succeeded and what fails.
     pub transactions: TransactionLog,
     /// Who is told; nobody if `None`.
@@ -113,6 +117,7 @@ pub struct Updater {
     record: Option<Record>,
     /// Whether the engine has lost it.
     restore: bool,
+    engine_is_up: bool,
     bundle: Option<Work<Result<PolicyBundle, ServerApiError>>>,
     bundle_is_complete: bool,
     bundle_began: DateTime<Utc>,
@@ -174,6 +179,7 @@ impl Updater {
             wrote_data: false,
             record: parts.store_is_elsewhere.then(Record::default),
             restore: false,
+            engine_is_up: parts.engine_is_up,
             bundle: None,
             bundle_is_complete: true,
             bundle_began: Utc::now(),
@@ -320,10 +326,18 @@ impl Updater {
                 }
             }
             Command::TriggerData(answer) => self.load_sources("request from sdk", Some(answer)),
-            Command::StoreLost => {
-                self.parts.transactions.engine_restarted();
-                self.restore = true;
+            Command::EngineUp { lost } => {
+                self.engine_is_up = true;
+                if lost {
+                    self.parts.transactions.engine_restarted();
+                    self.restore = true;
+                }
+                self.queue.retry_now(Instant::now());
+                if let Some(sync) = &mut self.sync {
+                    sync.retry_now();
+                }
             }
+            Command::EngineDown => self.engine_is_up = false,
         }
     }
 
@@ -354,522 +368,6 @@ impl Updater {
         if let Some(sync) = &mut self.sync {
             sync.retry_now();
         }
-    }
-}
-
-// Policy.
-impl Updater {
-    fn fetch_bundle(&self, request: BundleRequest) -> Work<Result<PolicyBundle, ServerApiError>> {
-        let api = self.parts.api.clone();
-        let retry = self.parts.policy_retry.clone();
-        async move {
-            for attempt in 1.. {
-                let error = match api.bundle(&request).await {
-                    Ok(bundle) => return Ok(bundle),
-                    Err(error) => error,
-                };
-                let Some(pause) = retry.delay(attempt, &mut rand::rng()) else {
-                    return Err(error);
-                };
-                debug!(
-                    "Could not fetch the bundle, trying again: {}",
-                    chain(&error)
-                );
-                let asked = error.retry_after().unwrap_or_default();
-                tokio::time::sleep(pause.max(asked)).await;
-            }
-            unreachable!("attempts are counted without end")
-        }
-        .boxed()
-    }
-
-    fn on_bundle(&mut self, bundle: Result<PolicyBundle, ServerApiError>) {
-        match bundle {
-            Ok(bundle) => self.ready_bundle = Some(Arc::new(bundle)),
-            Err(error) => {
-                let error = chain(&error);
-                warn!("Could not fetch the policy bundle, trying again: {error}");
-                let id = Uuid::new_v4().simple().to_string();
-                let remote = self.parts.api.policy_url();
-                self.parts
-                    .transactions
-                    .policy_unfetched(&id, remote, &error);
-                self.policy_failed(&error);
-            }
-        }
-    }
-
-    fn policy_failed(&mut self, error: &str) {
-        if let Some(sync) = &mut self.sync {
-            sync.failed(Instant::now(), &mut rand::rng());
-        }
-        self.report_policy(None, error_data(error));
-    }
-
-    fn on_bundle_written(&mut self, bundle: &PolicyBundle, outcome: Result<(), StoreError>) {
-        let commit = &bundle.hash;
-        let remote = self.parts.api.policy_url();
-        match outcome {
-            Ok(()) => {
-                if let Some(record) = &mut self.record {
-                    record.bundle_applied(bundle);
-                }
-                info!(
-                    policy.head = %commit,
-                    "The policy store holds commit {}",
-                    commit.short()
-                );
-                self.parts
-                    .transactions
-                    .policy_succeeded(commit, remote, self.bundle_began);
-                self.policy_succeeded(commit.clone());
-            }
-            Err(error) => {
-                let text = chain(&error);
-                warn!(policy.head = %commit, "The policy store did not take commit {}: {text}", commit.short());
-                for problem in error.problems() {
-                    warn!(policy.head = %commit, "{problem}");
-                }
-                self.parts
-                    .transactions
-                    .policy_refused(commit, remote, &error, self.bundle_began);
-                self.policy_failed(&text);
-            }
-        }
-    }
-
-    fn policy_succeeded(&mut self, commit: CommitHash) {
-        let late = self.bundle_is_complete && self.wrote_data;
-        if let Some(sync) = &mut self.sync {
-            sync.succeeded(commit.clone());
-        }
-        self.data_waits_until = None;
-        if late {
-            // A complete bundle writes its static data over what updates had put there.
-            self.load_sources("policy store rehydration", None);
-        }
-        self.report_policy(Some(commit), serde_json::Map::new());
-    }
-
-    fn report_policy(
-        &self,
-        policy_hash: Option<CommitHash>,
-        user_data: serde_json::Map<String, serde_json::Value>,
-    ) {
-        if let Some(reporter) = &self.parts.reporter {
-            let report = DataUpdateReport {
-                update_id: None,
-                reports: Vec::new(),
-                policy_hash,
-                user_data,
-            };
-            reporter.report(report, UpdateCallback::default());
-        }
-    }
-}
-
-// Data.
-impl Updater {
-    fn load_sources(
-        &mut self,
-        reason: &'static str,
-        answer: Option<oneshot::Sender<Result<(), ServerApiError>>>,
-    ) {
-        if !self.parts.data {
-            return;
-        }
-        let mut waiting = self
-            .load
-            .take()
-            .map(|load| load.waiting)
-            .unwrap_or_default();
-        waiting.extend(answer);
-        self.load = Some(Load {
-            work: self.ask_for_sources(Duration::ZERO),
-            reason,
-            waiting,
-            attempt: 0,
-        });
-    }
-
-    fn ask_for_sources(&self, pause: Duration) -> Work<Result<DataSourceConfig, ServerApiError>> {
-        let api = self.parts.api.clone();
-        async move {
-            tokio::time::sleep(pause).await;
-            sources::fetch(&api).await
-        }
-        .boxed()
-    }
-
-    fn on_sources(&mut self, sources: Result<DataSourceConfig, ServerApiError>) {
-        let Some(mut load) = self.load.take() else {
-            return;
-        };
-        match sources {
-            Ok(config) => {
-                for waiting in load.waiting {
-                    // Whoever asked may have gone.
-                    let _ = waiting.send(Ok(()));
-                }
-                let interests = &self.parts.interests;
-                let ours = |entry: &DataSourceEntry| interests.concerns(&entry.topics);
-                let none = !config.entries.iter().any(ours);
-                self.parts.transactions.sources_named(none);
-                let entries = self.polled.restart(config, Instant::now());
-                self.push_update(load.reason, entries);
-            }
-            Err(error) => {
-                let text = chain(&error);
-                warn!("Could not ask the server for our data sources, trying again: {text}");
-                let id = Uuid::new_v4().simple().to_string();
-                let remote = self.parts.api.data_sources_url();
-                self.parts.transactions.sources_unknown(&id, remote, &text);
-                load.attempt += 1;
-                let asked = error.retry_after();
-                let pause = crate::data::queue::round_pause(load.attempt, asked, &mut rand::rng());
-                load.work = self.ask_for_sources(pause);
-                // The first to wait gets the reason; the others what it comes down to.
-                let mut reason = Some(error);
-                for waiting in load.waiting.drain(..) {
-                    if let Some(error) = reason.take() {
-                        let _ = waiting.send(Err(error));
-                    }
-                }
-                self.load = Some(load);
-            }
-        }
-    }
-
-    fn push_update(&mut self, reason: &str, entries: Vec<DataSourceEntry>) {
-        self.take_update(DataUpdate {
-            id: None,
-            entries,
-            reason: Some(reason.to_owned()),
-            callback: UpdateCallback::default(),
-        });
-    }
-
-    fn take_update(&mut self, update: DataUpdate) {
-        let id = update
-            .id
-            .unwrap_or_else(|| UpdateId::from_uuid(Uuid::new_v4()));
-        let number = self.next_update;
-        self.next_update += 1;
-        let interests = &self.parts.interests;
-        let entries: Vec<DataSourceEntry> = update
-            .entries
-            .into_iter()
-            .filter(|entry| interests.concerns(&entry.topics))
-            .collect();
-        info!(
-            update.id = %id,
-            entry.count = entries.len(),
-            "Taking update `{id}` ({})",
-            update.reason.as_deref().unwrap_or("no reason given"),
-        );
-        self.updates.insert(
-            number,
-            UpdateProgress {
-                id,
-                callback: update.callback,
-                outstanding: entries.len(),
-                reports: Vec::new(),
-                errors: Vec::new(),
-            },
-        );
-        for entry in entries {
-            self.push_entry(number, entry);
-        }
-        self.finish_if_complete(number);
-    }
-
-    fn push_entry(&mut self, update: u64, mut entry: DataSourceEntry) {
-        match target(&entry) {
-            Ok(target) => {
-                if target.method == SaveMethod::Delete {
-                    entry.data = Some(Document::from(&json!(null)));
-                }
-                let notices = self.queue.push(Job {
-                    update,
-                    entry,
-                    path: target.path,
-                    method: target.method,
-                });
-                self.note(notices);
-            }
-            Err(error) => self.settle(update, &entry, &Settled::refused(error, None), true),
-        }
-    }
-
-    fn fetch_document(&self, fetch: Fetch) -> Work<(Seq, Result<Document, Failure>)> {
-        let fetcher = Arc::clone(&self.parts.fetcher);
-        async move {
-            if let Some(document) = fetch.entry.data {
-                return (fetch.seq, Ok(document));
-            }
-            let request = FetchRequest::from(&fetch.entry);
-            let mut rng = StdRng::from_rng(&mut rand::rng());
-            let fetched = fetcher.fetch_round(&request, &mut rng).await;
-            (fetch.seq, fetched.map_err(|error| fetch_failure(&error)))
-        }
-        .boxed()
-    }
-
-    fn next_write(&mut self, now: Instant) -> Option<Work<Written>> {
-        let store = Arc::clone(&self.parts.store);
-        if std::mem::take(&mut self.restore) {
-            match self.record.as_ref().and_then(Record::replay) {
-                Some(changes) => {
-                    let restored = async move { Written::Restored(store.apply(changes).await) };
-                    return Some(restored.boxed());
-                }
-                None => self.take_everything(),
-            }
-        }
-        let store = Arc::clone(&self.parts.store);
-        if let Some(bundle) = self.ready_bundle.take() {
-            return Some(
-                async move {
-                    let change = StoreChange::Bundle(Arc::clone(&bundle));
-                    let outcome = store.apply(vec![change]).await.pop();
-                    Written::Bundle(bundle, outcome.unwrap_or(Ok(())))
-                }
-                .boxed(),
-            );
-        }
-        let settled = self.sync.as_ref().is_none_or(PolicySync::is_settled);
-        if !settled && self.data_waits_until.is_none_or(|until| until > now) {
-            return None;
-        }
-        let (changes, refused) = changes(self.queue.next_batch());
-        if !refused.is_empty() {
-            let notices = self.queue.written(refused, now, &mut rand::rng());
-            self.note(notices);
-        }
-        if changes.is_empty() {
-            return None;
-        }
-        self.wrote_data = true;
-        let (seqs, batch): (Vec<Seq>, Vec<StoreChange>) = changes.into_iter().unzip();
-        Some(
-            async move {
-                let outcomes = store.apply(batch.clone()).await;
-                let written = seqs.into_iter().zip(batch).zip(outcomes);
-                let written = written.map(|((seq, change), outcome)| (seq, change, outcome));
-                Written::Data(written.collect())
-            }
-            .boxed(),
-        )
-    }
-
-    fn on_written(&mut self, written: Written) {
-        match written {
-            Written::Bundle(bundle, outcome) => self.on_bundle_written(&bundle, outcome),
-            Written::Restored(outcomes) => self.on_restored(&outcomes),
-            Written::Data(written) => {
-                let mut outcomes = Vec::with_capacity(written.len());
-                for (seq, change, outcome) in written {
-                    if let (Ok(()), Some(record)) = (&outcome, &mut self.record) {
-                        record.data_applied(&change);
-                    }
-                    outcomes.push((seq, outcome.map_err(|error| store_failure(&error))));
-                }
-                let notices = self
-                    .queue
-                    .written(outcomes, Instant::now(), &mut rand::rng());
-                self.note(notices);
-            }
-        }
-    }
-
-    fn note(&mut self, notices: Vec<Notice>) {
-        for notice in notices {
-            let Notice {
-                job,
-                outcome,
-                repeated,
-                ..
-            } = notice;
-            let hash =
-                |document: Document| report_hash(&document, job.method, job.entry.data.is_some());
-            let settled = match outcome {
-                Outcome::Written { document } => Settled {
-                    error: None,
-                    refused: false,
-                    hash: Some(hash(document)),
-                },
-                Outcome::Failing { error, document } => Settled::failing(error, document.map(hash)),
-                Outcome::Refused {
-                    error,
-                    document,
-                    unknown,
-                } => {
-                    if unknown {
-                        self.load_sources("policy store rehydration", None);
-                    }
-                    Settled::refused(error, document.map(hash))
-                }
-                Outcome::Replaced => {
-                    self.parts.transactions.entry_replaced(&job.entry);
-                    let settled = Settled::refused("a newer entry took its place".into(), None);
-                    if !repeated {
-                        self.settle_report(job.update, &job.entry, &settled);
-                    }
-                    continue;
-                }
-            };
-            self.settle(job.update, &job.entry, &settled, !repeated);
-        }
-    }
-
-    /// Logs the outcome of an entry, and reports it if it is the first or a final one.
-    fn settle(&mut self, update: u64, entry: &DataSourceEntry, settled: &Settled, report: bool) {
-        let known = self.updates.get(&update);
-        let id = known.map_or_else(|| update.to_string(), |known| known.id.to_string());
-        let transactions = &self.parts.transactions;
-        match &settled.error {
-            None => transactions.entry_succeeded(&id, entry),
-            Some(error) => {
-                let url = opal_protocol::RedactedUrl::new(&entry.url);
-                let path = &entry.dst_path;
-                warn!(
-                    update.id = id,
-                    "The entry `{url}` for `{path}` failed: {error}"
-                );
-                match settled.refused {
-                    true => transactions.entry_refused(&id, entry, error),
-                    false => transactions.entry_failing(&id, entry, error),
-                }
-            }
-        }
-        if report {
-            self.settle_report(update, entry, settled);
-        }
-    }
-
-    fn settle_report(&mut self, update: u64, entry: &DataSourceEntry, settled: &Settled) {
-        let Some(progress) = self.updates.get_mut(&update) else {
-            return;
-        };
-        progress.outstanding = progress.outstanding.saturating_sub(1);
-        progress.reports.push(DataEntryReport {
-            entry: entry.clone(),
-            fetched: settled.hash.is_some(),
-            saved: settled.error.is_none(),
-            hash: settled.hash.clone(),
-        });
-        progress.errors.extend(settled.error.clone());
-        self.finish_if_complete(update);
-    }
-
-    fn finish_if_complete(&mut self, update: u64) {
-        let complete = self
-            .updates
-            .get(&update)
-            .is_some_and(|progress| progress.outstanding == 0);
-        if !complete {
-            return;
-        }
-        let (Some(progress), Some(reporter)) = (self.updates.remove(&update), &self.parts.reporter)
-        else {
-            return;
-        };
-        let user_data = match progress.errors.is_empty() {
-            true => serde_json::Map::new(),
-            false => error_data(&progress.errors.join("; ")),
-        };
-        let report = DataUpdateReport {
-            update_id: Some(progress.id),
-            reports: progress.reports,
-            policy_hash: None,
-            user_data,
-        };
-        reporter.report(report, progress.callback);
-    }
-}
-
-/// How an entry ended, for its report.
-struct Settled {
-    error: Option<String>,
-    /// Whether it will not be tried again.
-    refused: bool,
-    hash: Option<String>,
-}
-
-impl Settled {
-    fn failing(error: String, hash: Option<String>) -> Self {
-        Self {
-            error: Some(error),
-            refused: false,
-            hash,
-        }
-    }
-
-    fn refused(error: String, hash: Option<String>) -> Self {
-        Self {
-            refused: true,
-            ..Self::failing(error, hash)
-        }
-    }
-}
-
-fn error_data(error: &str) -> serde_json::Map<String, serde_json::Value> {
-    [("error".to_owned(), json!(error))].into_iter().collect()
-}
-
-/// What the store is to do for each write; what is no write at all is refused.
-#[expect(
-    clippy::type_complexity,
-    reason = "two lists, each named by its element"
-)]
-fn changes(writes: Vec<Write>) -> (Vec<(Seq, StoreChange)>, Vec<(Seq, Result<(), Failure>)>) {
-    let (mut changes, mut refused) = (Vec::new(), Vec::new());
-    for write in writes {
-        let (path, document) = (write.path, write.document);
-        let change = match write.method {
-            SaveMethod::Put => Ok(StoreChange::Put { path, document }),
-            SaveMethod::Delete => Ok(StoreChange::Delete { path }),
-            SaveMethod::Patch => serde_json::from_str::<Vec<PatchOperation>>(document.text())
-                .map(|operations| StoreChange::Patch { path, operations }),
-        };
-        match change {
-            Ok(change) => changes.push((write.seq, change)),
-            Err(error) => {
-                let failure = Failure {
-                    error: format!("the document is no JSON Patch: {error}"),
-                    retry: Retry::Never,
-                };
-                refused.push((write.seq, Err(failure)));
-            }
-        }
-    }
-    (changes, refused)
-}
-
-/// A source that answers nonsense today may answer sense tomorrow; only an entry that cannot be
-/// fetched by anyone is given up.
-fn fetch_failure(error: &FetchError) -> Failure {
-    let retry = match error {
-        FetchError::UnknownProvider { .. }
-        | FetchError::InvalidConfig { .. }
-        | FetchError::InvalidUrl { .. } => Retry::Never,
-        _ => Retry::After(error.retry_after()),
-    };
-    Failure {
-        error: chain(error),
-        retry,
-    }
-}
-
-fn store_failure(error: &StoreError) -> Failure {
-    let retry = match error {
-        StoreError::OutcomeUnknown { .. } => Retry::Unknown,
-        _ if error.is_transient() => Retry::After(None),
-        _ => Retry::Never,
-    };
-    Failure {
-        error: chain(error),
-        retry,
     }
 }
 

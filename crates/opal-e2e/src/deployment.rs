@@ -125,6 +125,7 @@ pub struct Deployment {
     pub client_token: String,
     /// The keys of the server.
     pub keys: Keys,
+    server_kind: Kind,
     engine_url: String,
     announce: Announce,
     directory: TempDir,
@@ -187,6 +188,7 @@ impl Deployment {
             datasource_token,
             client_token,
             keys,
+            server_kind: setup.server,
             engine_url: format!("http://127.0.0.1:{engine_port}"),
             announce: setup.announce,
             directory,
@@ -213,6 +215,7 @@ impl Deployment {
         if self.announce == Announce::Polling {
             return Ok(());
         }
+        until_webhooks_are_heard(self.server_kind, &self.server).await?;
         let payload = json!({
             "ref": format!("refs/heads/{}", self.repo.branch()),
             "repository": {"git_url": self.repo.path()},
@@ -393,6 +396,18 @@ impl Deployment {
             .flatten()
             .map(Service::log_tail)
             .collect()
+    }
+}
+
+/// Waits until a webhook leads to a fetch. A released server without polling accepts webhooks, and
+/// forgets them, until its clone is checked out, although it serves bundles before; ours must not.
+pub async fn until_webhooks_are_heard(kind: Kind, server: &Service) -> anyhow::Result<()> {
+    match kind {
+        Kind::Rust => Ok(()),
+        Kind::Python => server
+            .wait_for_log(&["Polling task is off"])
+            .await
+            .map(drop),
     }
 }
 

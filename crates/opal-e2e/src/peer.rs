@@ -64,11 +64,15 @@ impl Peer {
         Ok(sent.context("the server reads nothing")??)
     }
 
-    /// The next JSON frame; none if the server ended the connection.
+    /// The next JSON frame; none if the server ended the connection. Pings do not count.
     pub async fn next_frame(&mut self) -> anyhow::Result<Option<Value>> {
+        let frame = tokio::time::timeout(wait::LIMIT, self.frame()).await;
+        frame.context("the server says nothing")?
+    }
+
+    async fn frame(&mut self) -> anyhow::Result<Option<Value>> {
         loop {
-            let next = tokio::time::timeout(wait::LIMIT, self.socket.next()).await;
-            match next.context("the server says nothing")? {
+            match self.socket.next().await {
                 Some(Ok(Message::Text(text))) => return Ok(Some(serde_json::from_str(&text)?)),
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(None),
                 Some(Ok(_)) => {}

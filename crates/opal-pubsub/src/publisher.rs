@@ -36,6 +36,9 @@ pub enum PublishError {
 #[derive(Debug, Clone)]
 pub struct Publisher {
     commands: mpsc::Sender<Command>,
+    /// Connections that closed. Not bounded, so that a drop never waits; each connection is in it
+    /// at most once.
+    closed: mpsc::UnboundedSender<SubscriberId>,
     next_subscriber: Arc<AtomicU64>,
 }
 
@@ -50,7 +53,6 @@ enum Command {
     Register(SubscriberId, Arc<Outbox>),
     Subscribe(SubscriberId, Vec<Topic>, oneshot::Sender<()>),
     Unsubscribe(SubscriberId, Vec<Topic>, oneshot::Sender<()>),
-    Remove(SubscriberId),
     Head(ScopeId, oneshot::Sender<(Position, Option<CommitHash>)>),
     CountSubscribers(oneshot::Sender<usize>),
 }
@@ -60,17 +62,25 @@ enum Command {
 pub struct HubTask {
     hub: Hub,
     commands: mpsc::Receiver<Command>,
+    closed: mpsc::UnboundedReceiver<SubscriberId>,
 }
 
 impl Publisher {
     /// A handle, and the task that has to run for it to work.
     pub fn new(hub: Hub) -> (Self, HubTask) {
         let (sender, commands) = mpsc::channel(WAITING_COMMANDS);
+        let (close, closed) = mpsc::unbounded_channel();
         let publisher = Self {
             commands: sender,
+            closed: close,
             next_subscriber: Arc::new(AtomicU64::new(1)),
         };
-        (publisher, HubTask { hub, commands })
+        let task = HubTask {
+            hub,
+            commands,
+            closed,
+        };
+        (publisher, task)
     }
 
     /// Appends a change to the feed of `scope` and hands it to its subscribers.
@@ -163,15 +173,8 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let remove = Command::Remove(self.id);
-        // A full queue must not block a drop. Then the outbox is ended instead by being full:
-        // nobody empties it any more, so that the hub removes what it holds in the end.
-        if self.publisher.commands.try_send(remove).is_err() {
-            warn!(
-                subscriber.id = self.id.0,
-                "Could not remove a closed connection at once"
-            );
-        }
+        // Without a hub there is nothing to be removed from.
+        let _ = self.publisher.closed.send(self.id);
     }
 }
 
@@ -183,6 +186,7 @@ impl HubTask {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
+                Some(id) = self.closed.recv() => self.hub.remove(id),
                 Some(command) = self.commands.recv() => self.handle(command),
                 _ = check.tick() => {
                     let ended = self.hub.end_slow_subscribers(Instant::now());
@@ -218,7 +222,6 @@ impl HubTask {
                 self.hub.unsubscribe(id, &topics);
                 let _ = done.send(());
             }
-            Command::Remove(id) => self.hub.remove(id),
             Command::Head(scope, answer) => {
                 let feed = self.hub.feed();
                 let _ = answer.send((feed.head(&scope), feed.commit(&scope).cloned()));

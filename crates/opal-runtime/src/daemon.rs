@@ -46,8 +46,7 @@ pub fn main<D: Daemon>() -> ExitCode {
     http::install_crypto_provider();
     let words = std::env::args_os().skip(1);
     let line = CommandLine::parse(D::PROGRAM, &COMMANDS, words);
-    let directory = std::env::current_dir().unwrap_or_default();
-    let environment = Environment::of_process().in_directory(&directory);
+    let environment = Environment::of_process();
     let settings = Settings::collect(D::PROGRAM, &line, &environment);
     let command = match Command::parse(D::PROGRAM, &line, &environment) {
         Ok(command) => command,
@@ -64,7 +63,14 @@ pub fn main<D: Daemon>() -> ExitCode {
                 return ExitCode::from(WRONG_SETTINGS);
             }
         },
-        _ => None,
+        Command::Show(_) | Command::Version => None,
+        _ => match Reader::new(&settings).finish(()) {
+            Ok(_) => None,
+            Err(errors) => {
+                eprintln!("{errors}");
+                return ExitCode::from(WRONG_SETTINGS);
+            }
+        },
     };
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,

@@ -320,16 +320,12 @@ fn wrong_options_are_all_reported_and_show_no_plain_word() {
             "--format: needs a value\n--size: expected a number of bytes up to 1048576",
         ),
         (
-            &["publish-data-update"],
-            "You must provide either multiple entries (-e / --entries) or a single entry update (--src_url)",
-        ),
-        (
             &["publish-data-update", "--src-url", "http://a"],
             "--topic: needed with --src-url",
         ),
         (
             &["publish-data-update", "-e", "[1"],
-            "--entries: expected JSON\nYou must provide either multiple entries (-e / --entries) or a single entry update (--src_url)",
+            "--entries: expected JSON",
         ),
         (
             &["publish-data-update", "-e", r#"[{"dst_path": "/a"}]"#],

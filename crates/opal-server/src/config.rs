@@ -35,6 +35,8 @@ pub struct ServerConfig {
     pub data: DataConfig,
     /// How patient we are with connections; no setting says otherwise.
     pub connections: SessionLimits,
+    /// How long running requests and connections may take to end.
+    pub shutdown_grace: Duration,
 }
 
 /// The policy source and what is served of it.
@@ -70,6 +72,8 @@ impl ServerConfig {
     pub fn read(settings: &Settings) -> Result<((Self, LogConfig), Vec<Warning>), ConfigErrors> {
         let mut reader = Reader::new(settings);
         let log = LogConfig::read(&mut reader);
+        check_routes(&mut reader);
+        check_source_type(&mut reader);
         let config = Self {
             host: reader.get("SERVER_HOST"),
             port: port(&mut reader),
@@ -80,6 +84,7 @@ impl ServerConfig {
             webhook: webhook(&mut reader),
             data: DataConfig::read(&mut reader),
             connections: SessionLimits::default(),
+            shutdown_grace: reader.get::<Seconds>("SHUTDOWN_GRACE_SECONDS").0,
         };
         reader.finish((config, log))
     }
@@ -91,6 +96,16 @@ fn port(reader: &mut Reader<'_>) -> u16 {
     let old = reader.optional::<String>("SERVER_PORT");
     let port = reader.get("SERVER_BIND_PORT");
     old.and_then(|old| old.trim().parse().ok()).unwrap_or(port)
+}
+
+fn check_source_type(reader: &mut Reader<'_>) {
+    let source: String = reader.get("POLICY_SOURCE_TYPE");
+    if source != "GIT" {
+        reader.expected(
+            "POLICY_SOURCE_TYPE",
+            "GIT; bundle servers are not built yet",
+        );
+    }
 }
 
 impl PolicyConfig {
@@ -168,13 +183,31 @@ impl DataConfig {
     }
 }
 
-/// A route of one's own choosing. It must be a plain path, and not one that is taken.
+/// A route of one's own choosing. It must be a plain path.
 fn route(reader: &mut Reader<'_>, key: &str) -> String {
-    const TAKEN: [&str; 6] = ["/", "/healthcheck", "/policy", "/webhook", "/token", "/ws"];
     let route: String = reader.get(key);
-    let plain = route.starts_with('/') && !route.contains(['{', '}', '*', '?', '#']);
-    if !plain || TAKEN.contains(&route.as_str()) {
-        reader.expected(key, "a path such as `/data/config` that is not taken");
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-_.~".contains(c);
+    if !route.starts_with('/') || !route.chars().all(is_plain) {
+        reader.expected(key, "a path such as `/data/config`");
     }
     route
+}
+
+/// Notes a problem with each route that is taken, by one of our own or by another setting.
+fn check_routes(reader: &mut Reader<'_>) {
+    const OWN: [&str; 6] = ["/", "/healthcheck", "/policy", "/webhook", "/token", "/ws"];
+    const CHOSEN: [&str; 4] = [
+        "DATA_CONFIG_ROUTE",
+        "ALL_DATA_ROUTE",
+        "DATA_CALLBACK_DEFAULT_ROUTE",
+        "AUTH_JWKS_URL",
+    ];
+    let mut taken: Vec<String> = OWN.map(str::to_owned).to_vec();
+    for key in CHOSEN {
+        let route: String = reader.get(key);
+        if taken.contains(&route) {
+            reader.expected(key, "a path that no other route has");
+        }
+        taken.push(route);
+    }
 }

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::FromRef;
 use opal_protocol::ScopeId;
@@ -20,9 +19,6 @@ use crate::config::ServerConfig;
 use crate::policy::{PolicyRepo, PolicyWatcher, WatcherHandle};
 use crate::publish::Publications;
 use crate::router::router;
-
-/// How long running requests and connections may take to end.
-pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -97,12 +93,13 @@ impl Server {
         if !app.config.security.access.is_secured() {
             warn!("No keys are set: everyone may do everything");
         }
+        let grace = app.config.shutdown_grace;
         let shutdown = tasks.shutdown().clone();
         tasks.spawn("hub", hub.run(shutdown.clone()));
         if let Some(watcher) = watcher {
             tasks.spawn("policy-watcher", watcher.run(shutdown));
         }
-        let serve = opal_runtime::serve(listener, router(app), tasks.spawner(), SHUTDOWN_GRACE);
+        let serve = opal_runtime::serve(listener, router(app), tasks.spawner(), grace);
         tasks.spawn("http", serve);
         info!("Listening on {address}");
         Ok(Self {

@@ -57,7 +57,11 @@ impl ProcessSpec {
 
     /// The command, ready to run, without its standard streams set.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
+        // Asked to stop when we are gone, even if nothing of ours could run any more.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "TERM", "--"])
+            .arg(&self.program);
         for (name, _) in env::vars_os() {
             if name.to_string_lossy().starts_with("OPAL_") {
                 command.env_remove(name);

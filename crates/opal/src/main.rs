@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use opal_runtime::config::{CommandLine, Environment, Program, Reader, Settings};
-use opal_runtime::telemetry::{self, LogConfig};
+use opal_runtime::telemetry::{self, LevelFilter, LogConfig, LogLevel};
 
 mod demo;
 mod engine;
@@ -39,7 +39,11 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // A demonstration speaks for itself; its log shows what goes wrong.
     let quiet = matches!(arguments.command, Command::Demo(_));
-    init_log(if quiet { "ERROR" } else { "INFO" });
+    init_log(if quiet {
+        LevelFilter::ERROR
+    } else {
+        LevelFilter::INFO
+    });
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -63,12 +67,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logs as the `OPAL_LOG_*` variables say, and at `level` if they say nothing of it.
-fn init_log(level: &str) {
-    let line = CommandLine::default();
+/// Logs as the `OPAL_LOG_*` variables say, and at `level` if they do not name one.
+fn init_log(level: LevelFilter) {
     let environment = Environment::of_process();
-    let level = environment.variable("OPAL_LOG_LEVEL").unwrap_or(level);
-    let environment = Environment::of([("OPAL_LOG_LEVEL", level)]);
-    let settings = Settings::collect(Program::Client, &line, &environment);
-    telemetry::init(&LogConfig::read(&mut Reader::new(&settings)));
+    let settings = Settings::collect(Program::Client, &CommandLine::default(), &environment);
+    let mut reader = Reader::new(&settings);
+    let mut config = LogConfig::read(&mut reader);
+    if !reader.is_set("LOG_LEVEL") {
+        config.level = LogLevel(level);
+    }
+    telemetry::init(&config);
 }

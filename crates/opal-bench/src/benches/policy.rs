@@ -5,11 +5,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use opal_e2e::deployment::until_webhooks_are_heard;
 use opal_e2e::peer::Peer;
 use opal_testing::git_repo::{Commit, TestRepo};
 use opal_testing::http::{self, Connection};
 use opal_testing::services::{Service, setting};
-use opal_testing::wait;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -153,6 +153,7 @@ pub(super) async fn diff(contender: Contender) -> anyhow::Result<Vec<Sample>> {
         served.directory.path(),
         &["clone", "-q", "--bare", &remote, "beside.git"],
     )?;
+    until_webhooks_are_heard(contender.kind()?, &served.server).await?;
     let mut peer = Peer::connect(&served.server, None).await?;
     peer.subscribe(&["policy:."]).await?;
 
@@ -166,10 +167,9 @@ pub(super) async fn diff(contender: Contender) -> anyhow::Result<Vec<Sample>> {
         let head = change.push()?;
         let start = Instant::now();
         push_webhook(&served).await?;
-        let notification = peer
-            .next_notification()
-            .await?
-            .context("the server is gone")?;
+        let notification = peer.next_notification().await;
+        let notification = notification.with_context(|| served.server.log_tail())?;
+        let notification = notification.context("the server is gone")?;
         let path = format!("/policy?base_hash={base}");
         let bundle = served.server.get(&path).await?.expect(200)?.json()?;
         totals.push(ms(start.elapsed()));
@@ -203,12 +203,8 @@ async fn push_webhook(served: &Served) -> anyhow::Result<()> {
         "ref": format!("refs/heads/{}", served.repo.branch()),
         "repository": {"git_url": served.repo.path()},
     });
-    // Released servers hear webhooks only once their watcher is up, a moment after the clone.
-    let answer = wait::until("the webhook to be taken", async || {
-        let hook = http::post(served.server.url("/webhook")).header("x-github-event", "push");
-        hook.json(&payload)?.send().await?.expect(200)
-    });
-    let answer = answer.await?.json()?;
+    let hook = http::post(served.server.url("/webhook")).header("x-github-event", "push");
+    let answer = hook.json(&payload)?.send().await?.expect(200)?.json()?;
     ensure!(answer["status"] == "ok", "{answer}");
     Ok(())
 }

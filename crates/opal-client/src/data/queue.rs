@@ -9,14 +9,15 @@
 //! - When it succeeds late, it is written together with every newer entry below it that was
 //!   written meanwhile, in order, as one batch. Those are kept for that purpose.
 //! - A patch is written once, on top of exactly what was pushed before it: it waits for failing
-//!   entries that it overlaps, and is not repeated when its outcome is unknown.
-//! - A newer document at the same path or above makes an older failing entry pointless, but only
-//!   once it has itself been written.
+//!   entries that it overlaps, and is not repeated when its outcome is unknown. Newer documents
+//!   wait for such a patch no more than for the entry that it waits for.
+//! - A newer document at the same path or above makes an older entry that fails or waits pointless,
+//!   but only once it has itself been written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use opal_protocol::{DataPath, DataSourceEntry, Document, SaveMethod};
+use opal_protocol::{DataPath, DataSourceEntry, Document, SaveMethod, UpdateId};
 use rand::Rng;
 
 /// The place of an entry in the order of publication.
@@ -28,6 +29,8 @@ pub struct Seq(u64);
 pub struct Job {
     /// The update it is part of, as the caller numbers them.
     pub update: u64,
+    /// That update's id, for people.
+    pub update_id: UpdateId,
     /// The entry as received.
     pub entry: DataSourceEntry,
     /// Where its document goes.
@@ -158,8 +161,8 @@ impl Item {
         self.rounds > 0
     }
 
-    fn is_failing(&self) -> bool {
-        self.is_late() && !matches!(self.state, State::Written(_))
+    fn is_written(&self) -> bool {
+        matches!(self.state, State::Written(_))
     }
 
     fn overlaps(&self, other: &Self) -> bool {
@@ -352,44 +355,64 @@ impl Queue {
     /// Everything that may be written now, in order. Each of them has to be given to
     /// [`Queue::written`] before the next batch that it could affect is handed out.
     pub fn next_batch(&mut self) -> Vec<Write> {
-        let mut batch: Vec<Seq> = Vec::new();
+        let stalled = self.stalled();
+        let mut batch: BTreeSet<Seq> = BTreeSet::new();
         for (seq, item) in &self.items {
-            if matches!(item.state, State::Ready(_)) && self.may_write(*seq, item, &batch) {
-                batch.push(*seq);
-                if item.is_late() {
-                    batch.extend(self.written_after(*seq, item));
-                }
+            let is_ready = matches!(item.state, State::Ready(_));
+            if is_ready && self.may_write(*seq, item, &stalled, &batch) {
+                batch.insert(*seq);
+                batch.extend(self.written_ahead_of(*seq, item));
             }
         }
-        batch.sort_unstable();
-        batch.dedup();
         batch
             .into_iter()
             .filter_map(|seq| self.start(seq))
             .collect()
     }
 
-    fn may_write(&self, seq: Seq, item: &Item, batch: &[Seq]) -> bool {
-        self.items
-            .iter()
-            .filter(|(other, _)| **other != seq && !batch.contains(other))
+    /// The entries that newer ones need not wait for: those that failed, and patches that wait for
+    /// one of those.
+    fn stalled(&self) -> BTreeSet<Seq> {
+        let mut stalled: BTreeSet<Seq> = BTreeSet::new();
+        for (seq, item) in &self.items {
+            let waits_for = |older: &Seq| {
+                let older = self.items.get(older);
+                older.is_some_and(|older| older.overlaps(item))
+            };
+            let is_patch = item.job.method == SaveMethod::Patch;
+            let waits = is_patch && stalled.iter().any(waits_for);
+            if !item.is_written() && (item.is_late() || waits) {
+                stalled.insert(*seq);
+            }
+        }
+        stalled
+    }
+
+    fn may_write(
+        &self,
+        seq: Seq,
+        item: &Item,
+        stalled: &BTreeSet<Seq>,
+        batch: &BTreeSet<Seq>,
+    ) -> bool {
+        let is_patch = item.job.method == SaveMethod::Patch;
+        let others = self.items.iter().filter(|(other, _)| **other != seq);
+        others
+            .filter(|(other, _)| !batch.contains(other))
             .filter(|(_, other)| other.overlaps(item))
             .all(|(other_seq, other)| match other.state {
                 State::Writing(_) => false,
                 State::Written(_) => true,
                 _ if *other_seq > seq => true,
-                State::Waiting => false,
-                State::Fetching | State::Ready(_) | State::Failed(_) => {
-                    other.is_late() && item.job.method != SaveMethod::Patch
-                }
+                _ => stalled.contains(other_seq) && !is_patch,
             })
     }
 
-    /// The newer entries that have to be written again after a late one.
-    fn written_after(&self, seq: Seq, late: &Item) -> Vec<Seq> {
+    /// The newer entries that did not wait for this one, and have to be written again after it.
+    fn written_ahead_of(&self, seq: Seq, late: &Item) -> Vec<Seq> {
         self.items
             .range(seq..)
-            .filter(|(_, item)| matches!(item.state, State::Written(_)) && item.overlaps(late))
+            .filter(|(_, item)| item.is_written() && item.overlaps(late))
             .map(|(seq, _)| *seq)
             .collect()
     }
@@ -446,7 +469,7 @@ impl Queue {
         notices
     }
 
-    /// Drops the failing entries of which a written one leaves nothing.
+    /// Drops the entries that a written one did not wait for and leaves nothing of.
     fn replace_older(&mut self, written: Seq) -> Vec<Notice> {
         let Some(newer) = self.items.get(&written) else {
             return Vec::new();
@@ -454,7 +477,7 @@ impl Queue {
         let replaced: Vec<Seq> = self
             .items
             .range(..written)
-            .filter(|(_, item)| item.is_failing() && item.is_replaced_by(newer))
+            .filter(|(_, item)| !item.is_written() && item.is_replaced_by(newer))
             .map(|(seq, _)| *seq)
             .collect();
         replaced
@@ -463,15 +486,15 @@ impl Queue {
             .collect()
     }
 
-    /// Forgets written entries that no older failing one can disturb any more.
+    /// Forgets written entries that no older one can disturb any more.
     fn forget_kept(&mut self) {
         let kept: Vec<Seq> = self
             .items
             .iter()
-            .filter(|(_, item)| matches!(item.state, State::Written(_)))
+            .filter(|(_, item)| item.is_written())
             .filter(|(seq, item)| {
                 let mut older = self.items.range(..**seq);
-                !older.any(|(_, other)| other.is_failing() && other.overlaps(item))
+                !older.any(|(_, other)| !other.is_written() && other.overlaps(item))
             })
             .map(|(seq, _)| *seq)
             .collect();

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use opal_engine::{Edit, Engine, EngineError};
 use opal_protocol::{DataPath, PolicyBundle};
 
-use super::document::{self, Write};
+use super::document::Write;
 use super::ignore::IgnoredPaths;
 use super::patch::{Patch, PlainOperation};
 use super::static_data::{DataPlan, StaticData};
@@ -100,7 +100,7 @@ impl Shared {
             if let StoreChange::Bundle(bundle) = change {
                 outcomes.push(self.bundle(&bundle, &mut held));
             } else {
-                ready.push(self.prepare(change));
+                ready.push(self.prepare(change, &held));
             }
         }
         outcomes.extend(self.commit(ready));
@@ -125,11 +125,11 @@ impl Shared {
         outcomes.collect()
     }
 
-    fn prepare(&self, change: StoreChange) -> Result<Prepared, StoreError> {
+    fn prepare(&self, change: StoreChange, held: &StaticData) -> Result<Prepared, StoreError> {
         match change {
             StoreChange::Bundle(_) => Ok(prepared(Vec::new(), |error| failed(&error))),
             StoreChange::Put { path, document } => {
-                let writes = document::writes(&path, &document, self.split_root_data)?;
+                let writes = held.writes(&path, &document, self.split_root_data)?;
                 let edits = writes.into_iter().map(put).collect();
                 Ok(prepared(edits, move |error| invalid(&path, error)))
             }

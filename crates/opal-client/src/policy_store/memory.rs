@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use opal_protocol::{DataPath, PolicyBundle, PolicyModule};
 use serde_json::{Map, Value};
 
-use super::document::{self, Write};
+use super::document::Write;
 use super::patch::Patch;
 use super::static_data::StaticData;
 use super::{PolicyProblem, PolicyStore, StoreChange, StoreError};
@@ -66,7 +66,8 @@ impl MemoryStore {
         match change {
             StoreChange::Bundle(bundle) => next.bundle(&bundle)?,
             StoreChange::Put { path, document } => {
-                for write in document::writes(&path, &document, self.split_root)? {
+                let static_data = &next.static_data;
+                for write in static_data.writes(&path, &document, self.split_root)? {
                     next.put(&write)?;
                 }
             }

@@ -20,7 +20,6 @@ use reqwest::Client;
 use tokio::sync::{Mutex, RwLock};
 use url::Url;
 
-use super::document;
 use super::ignore::IgnoredPaths;
 use super::patch::Patch;
 use super::static_data::{DataPlan, StaticData};
@@ -110,7 +109,8 @@ impl OpaStore {
 
     /// A split root document is written as far as possible; the first failure is the outcome.
     async fn put(&self, path: &DataPath, document: &Document) -> Result<(), StoreError> {
-        let writes = document::writes(path, document, self.split_root_data)?;
+        let static_data = self.static_data.lock().await.clone();
+        let writes = static_data.writes(path, document, self.split_root_data)?;
         let _shared = self.data.read().await;
         let mut outcome = Ok(());
         for write in writes {

@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use opal_protocol::{DataModule, DataPath, Document, PolicyBundle, RepoPath};
 
-use super::PolicyProblem;
 use super::document::{self, Write};
+use super::{PolicyProblem, StoreError};
 
 /// The data modules that the store holds, by place.
 #[derive(Debug, Clone, Default)]
@@ -79,6 +79,38 @@ impl StaticData {
         }
     }
 
+    /// The writes that put `document` at `path`, and then back what it would take along of the
+    /// modules: those below it, and the members of the root's, wherever the document itself has
+    /// nothing. An empty default source for everything would otherwise wipe what the policy
+    /// repository holds.
+    pub(super) fn writes(
+        &self,
+        path: &DataPath,
+        document: &Document,
+        split_root: bool,
+    ) -> Result<Vec<Write>, StoreError> {
+        let mut writes = document::writes(path, document, split_root)?;
+        if split_root && path.is_root() {
+            return Ok(writes);
+        }
+        if let Some(root) = self.modules.get(path).filter(|_| path.is_root()) {
+            let has = document::members(document);
+            let kept = document::member_writes(path, root);
+            writes.extend(kept.into_iter().filter(|write| {
+                let name = write.path.segments().last();
+                name.is_none_or(|name| !has.contains_key(name))
+            }));
+        }
+        for (place, module) in self.modules.range(path.clone()..) {
+            let below = place.segments().strip_prefix(path.segments());
+            let is_below = below.is_some_and(|below| !below.is_empty());
+            if is_below && below.is_none_or(|below| !has_value(document, below)) {
+                writes.push(Write::new(place.clone(), module));
+            }
+        }
+        Ok(writes)
+    }
+
     /// The modules that go. A complete bundle removes what it does not name.
     fn removed(&self, bundle: &PolicyBundle) -> BTreeSet<DataPath> {
         let named = bundle.data_modules.iter();
@@ -121,6 +153,19 @@ impl StaticData {
         }
         vec![Write::new(path.clone(), document)]
     }
+}
+
+/// Whether `document` has a value at this place inside it.
+fn has_value(document: &Document, place: &[String]) -> bool {
+    let mut value = document.clone();
+    for name in place {
+        let member = document::members(&value).remove(name);
+        let Some(Ok(inner)) = member.map(|text| Document::parse(text.get())) else {
+            return false;
+        };
+        value = inner;
+    }
+    !value.is_null()
 }
 
 /// What the nearest module above `path` says about that place.

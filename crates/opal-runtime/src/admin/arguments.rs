@@ -58,7 +58,7 @@ impl Arguments {
     ) {
         let (name, attached) = split(word);
         let Some(option) = options.iter().find(|option| option.names.contains(&name)) else {
-            self.problem(format!("{name}: no such option"));
+            self.problem(format!("{}: no such option", shown(name)));
             return;
         };
         let mut values: Vec<String> = attached.map(str::to_owned).into_iter().collect();
@@ -155,4 +155,12 @@ fn split(word: &str) -> (&str, Option<&str>) {
     let end = word.char_indices().nth(2).map_or(word.len(), |(at, _)| at);
     let (name, value) = word.split_at(end);
     (name, (!value.is_empty()).then_some(value))
+}
+/// An unknown option, if it looks like one: a secret may begin with a dash too.
+fn shown(name: &str) -> &str {
+    let is_option = |c: char| c.is_ascii_lowercase() || c == '-';
+    match name.len() <= 24 && name.chars().all(is_option) {
+        true => name,
+        false => "(not shown)",
+    }
 }

@@ -58,7 +58,7 @@ const LOG_FORMAT: &str = "<green>{time}</green> | <blue>{name: <40}</blue>|\
 /// Settings of both programs.
 #[rustfmt::skip] // A table: one row a line.
 pub const SETTINGS: &[Setting] = &[
-    list("ALLOWED_ORIGINS", "Origins that browsers may call from (CORS).").or("*"),
+    list("ALLOWED_ORIGINS", "Origins that browsers may call from (CORS).").or("*").works(),
     bool("LOG_FORMAT_INCLUDE_PID", "Put the process id into log lines.").or("false"),
     text("LOG_FORMAT", "Template of log lines.").or(LOG_FORMAT).never(LOGURU),
     bool("LOG_TRACEBACK", "Tracebacks in logs.").or("true").never(TRACEBACK),
@@ -86,8 +86,8 @@ pub const SETTINGS: &[Setting] = &[
     int("FETCHING_CALLBACK_TIMEOUT", "Seconds that one fetch may take.").or("10").works(),
     int("FETCHING_ENQUEUE_TIMEOUT", "Seconds that a fetch waits for its turn.").or("10"),
     text("GIT_SSH_KEY_FILE", "Where the SSH key for git is written.").or("${home}/.ssh/opal_repo_ssh_key").works(),
-    bool("CLIENT_SELF_SIGNED_CERTIFICATES_ALLOWED", "Let the client trust the authority below.").or("false"),
-    text("CLIENT_SSL_CONTEXT_TRUSTED_CA_FILE", "Certificate of the authority that the client trusts."),
+    bool("CLIENT_SELF_SIGNED_CERTIFICATES_ALLOWED", "Let the client trust the authority below.").or("false").works(),
+    text("CLIENT_SSL_CONTEXT_TRUSTED_CA_FILE", "Certificate of the authority that the client trusts.").works(),
     Setting::new("AUTH_PUBLIC_KEY_FORMAT", Kind::Enum(&KEY_FORMAT), "Format of the public key.").or("ssh").works(),
     Setting::new("AUTH_PUBLIC_KEY", Kind::Key, "The key that tokens are verified with: a path or the text.").works(),
     Setting::new("AUTH_JWT_ALGORITHM", Kind::Enum(&ALGORITHM), "How tokens are signed.").or("RS256").works(),

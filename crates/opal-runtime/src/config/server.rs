@@ -84,7 +84,7 @@ pub const SETTINGS: &[Setting] = &[
     int("POLICY_REPO_POLLING_INTERVAL", "Seconds between looks at the repository; 0 turns them off.").or("0").works(),
     text("POLICY_REPO_WEBHOOK_SECRET", "Secret of the git service's webhook.").secret().works(),
     Setting::new("POLICY_REPO_WEBHOOK_PARAMS", Kind::Model(&model::WEBHOOK), "Where the webhook puts secret and event.").or(WEBHOOK_PARAMS).works(),
-    bool("POLICY_REPO_WEBHOOK_ENFORCE_BRANCH", "Ignore pushes to other branches.").or("false"),
+    bool("POLICY_REPO_WEBHOOK_ENFORCE_BRANCH", "Ignore pushes to other branches.").or("false").works(),
     text("POLICY_BUNDLE_URL", "The bundle server, if policy is not in git."),
     Setting::new("POLICY_BUNDLE_SERVER_TYPE", Kind::Enum(&BUNDLE_SERVER_TYPE), "What the bundle server is.").or("HTTP"),
     text("POLICY_BUNDLE_SERVER_TOKEN", "Token for the bundle server.").secret(),

@@ -30,6 +30,7 @@ impl Bench {
         entry.data = inline.then(|| Document::parse(format!("\"{name}\"")).unwrap());
         self.queue.push(Job {
             update: 0,
+            update_id: "u".into(),
             entry,
             path: DataPath::parse(path).unwrap(),
             method,
@@ -170,7 +171,7 @@ fn a_newer_document_replaces_a_failing_entry_once_it_is_written() {
 }
 
 #[test]
-fn a_patch_waits_for_what_it_is_based_on_and_other_entries_do_not() {
+fn a_patch_waits_for_what_it_is_based_on_and_documents_wait_for_neither() {
     let mut bench = Bench::new();
     bench.url("/a", "base");
     bench.patch("/a", "patch");
@@ -178,15 +179,30 @@ fn a_patch_waits_for_what_it_is_based_on_and_other_entries_do_not() {
     let fetch = bench.fetches()[0].0;
     bench.fail(fetch);
     bench.write();
-    assert!(
-        bench.written.is_empty(),
-        "the newer one overlaps the waiting patch"
-    );
+    assert_eq!(bench.written, ["newer"]);
     bench.now = bench.queue.next_wake().unwrap();
     let fetch = bench.fetches()[0].0;
     bench.succeed(fetch, "base");
     bench.write();
-    assert_eq!(bench.written, ["base", "patch", "newer"]);
+    assert_eq!(bench.written, ["newer", "base", "patch", "newer"]);
+    assert!(bench.queue.is_empty());
+}
+
+#[test]
+fn a_newer_document_replaces_a_failing_entry_and_the_patch_that_waits_for_it() {
+    let mut bench = Bench::new();
+    bench.url("/x", "failing");
+    bench.patch("/x", "patch");
+    bench.inline("/x", "newer");
+    let fetch = bench.fetches()[0].0;
+    bench.fail(fetch);
+    let notices = bench.write();
+    assert_eq!(bench.written, ["newer"]);
+    let replaced = notices
+        .iter()
+        .filter(|n| matches!(n.outcome, Outcome::Replaced));
+    assert_eq!(replaced.count(), 2);
+    assert!(bench.queue.is_empty());
 }
 
 #[test]

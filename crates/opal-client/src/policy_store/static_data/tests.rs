@@ -130,3 +130,40 @@ async fn what_the_module_above_says_comes_back_when_the_one_below_goes() {
     let after = data_after([complete(&both), diff(&both, &one)]).await;
     assert_eq!(after, json!({"a": {"b": {"x": 1}}}));
 }
+
+#[tokio::test]
+async fn a_document_for_a_place_above_keeps_static_data_that_it_says_nothing_of() {
+    let store = MemoryStore::new();
+    let files = Files::from([
+        (".".to_owned(), json!({"note": 1, "taken": 1})),
+        ("app/users".to_owned(), json!({"alice": {}})),
+        ("app/roles".to_owned(), json!({"admin": {}})),
+    ]);
+    let put = |path: &str, document: Value| StoreChange::Put {
+        path: DataPath::parse(path).unwrap(),
+        document: Document::from(&document),
+    };
+    let changes = vec![
+        StoreChange::Bundle(Arc::new(complete(&files))),
+        put("", json!({"taken": 2, "app": {"users": {"bob": {}}}})),
+    ];
+    for outcome in store.apply(changes).await {
+        outcome.unwrap();
+    }
+    let expected = json!({
+        "note": 1,
+        "taken": 2,
+        "app": {"users": {"bob": {}}, "roles": {"admin": {}}},
+    });
+    assert_eq!(store.data(), expected);
+    store
+        .apply(vec![put("/app/users", json!({}))])
+        .await
+        .remove(0)
+        .unwrap();
+    assert_eq!(
+        store.data()["app"]["users"],
+        json!({}),
+        "the place itself is replaced"
+    );
+}

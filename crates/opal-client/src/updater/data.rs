@@ -1,0 +1,178 @@
+//! The updater's part for data: loads sources, takes updates, fetches documents.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use opal_protocol::{
+    DataSourceConfig, DataSourceEntry, DataUpdate, Document, SaveMethod, UpdateCallback, UpdateId,
+};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::json;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::writes::{Settled, fetch_failure};
+use super::{Load, UpdateProgress, Updater, Work};
+use crate::data::intake::target;
+use crate::data::queue::{Failure, Fetch, Job, Seq, round_pause};
+use crate::data::sources;
+use crate::errors::chain;
+use crate::fetch::FetchRequest;
+use crate::server_api::ServerApiError;
+
+impl Updater {
+    pub(super) fn load_sources(
+        &mut self,
+        reason: &'static str,
+        answer: Option<oneshot::Sender<Result<(), ServerApiError>>>,
+    ) {
+        if !self.parts.data {
+            return;
+        }
+        let mut waiting = self
+            .load
+            .take()
+            .map(|load| load.waiting)
+            .unwrap_or_default();
+        waiting.extend(answer);
+        self.load = Some(Load {
+            work: self.ask_for_sources(Duration::ZERO),
+            reason,
+            waiting,
+            attempt: 0,
+        });
+    }
+
+    pub(super) fn ask_for_sources(
+        &self,
+        pause: Duration,
+    ) -> Work<Result<DataSourceConfig, ServerApiError>> {
+        let api = self.parts.api.clone();
+        async move {
+            tokio::time::sleep(pause).await;
+            sources::fetch(&api).await
+        }
+        .boxed()
+    }
+
+    pub(super) fn on_sources(&mut self, sources: Result<DataSourceConfig, ServerApiError>) {
+        let Some(mut load) = self.load.take() else {
+            return;
+        };
+        match sources {
+            Ok(config) => {
+                for waiting in load.waiting {
+                    // Whoever asked may have gone.
+                    let _ = waiting.send(Ok(()));
+                }
+                let interests = &self.parts.interests;
+                let ours = |entry: &DataSourceEntry| interests.concerns(&entry.topics);
+                let none = !config.entries.iter().any(ours);
+                self.parts.transactions.sources_named(none);
+                let entries = self.polled.restart(config, Instant::now());
+                self.push_update(load.reason, entries);
+            }
+            Err(error) => {
+                let text = chain(&error);
+                warn!("Could not ask the server for our data sources, trying again: {text}");
+                let id = Uuid::new_v4().simple().to_string();
+                let remote = self.parts.api.data_sources_url();
+                self.parts.transactions.sources_unknown(&id, remote, &text);
+                load.attempt += 1;
+                let asked = error.retry_after();
+                let pause = round_pause(load.attempt, asked, &mut rand::rng());
+                load.work = self.ask_for_sources(pause);
+                // The first to wait gets the reason; the others what it comes down to.
+                let mut reason = Some(error);
+                for waiting in load.waiting.drain(..) {
+                    if let Some(error) = reason.take() {
+                        let _ = waiting.send(Err(error));
+                    }
+                }
+                self.load = Some(load);
+            }
+        }
+    }
+
+    pub(super) fn push_update(&mut self, reason: &str, entries: Vec<DataSourceEntry>) {
+        self.take_update(DataUpdate {
+            id: None,
+            entries,
+            reason: Some(reason.to_owned()),
+            callback: UpdateCallback::default(),
+        });
+    }
+
+    pub(super) fn take_update(&mut self, update: DataUpdate) {
+        let id = update
+            .id
+            .unwrap_or_else(|| UpdateId::from_uuid(Uuid::new_v4()));
+        let number = self.next_update;
+        self.next_update += 1;
+        let interests = &self.parts.interests;
+        let entries: Vec<DataSourceEntry> = update
+            .entries
+            .into_iter()
+            .filter(|entry| interests.concerns(&entry.topics))
+            .collect();
+        info!(
+            update.id = %id,
+            entry.count = entries.len(),
+            "Taking update `{id}` ({})",
+            update.reason.as_deref().unwrap_or("no reason given"),
+        );
+        self.updates.insert(
+            number,
+            UpdateProgress {
+                id: id.clone(),
+                callback: update.callback,
+                outstanding: entries.len(),
+                reports: Vec::new(),
+                errors: Vec::new(),
+            },
+        );
+        for entry in entries {
+            self.push_entry(number, id.clone(), entry);
+        }
+        self.finish_if_complete(number);
+    }
+
+    pub(super) fn push_entry(&mut self, update: u64, id: UpdateId, mut entry: DataSourceEntry) {
+        match target(&entry) {
+            Ok(target) => {
+                if target.method == SaveMethod::Delete {
+                    entry.data = Some(Document::from(&json!(null)));
+                }
+                let notices = self.queue.push(Job {
+                    update,
+                    update_id: id,
+                    entry,
+                    path: target.path,
+                    method: target.method,
+                });
+                self.note(notices);
+            }
+            Err(error) => {
+                let settled = Settled::refused(error, None);
+                self.settle(update, &id, &entry, &settled, true);
+            }
+        }
+    }
+
+    pub(super) fn fetch_document(&self, fetch: Fetch) -> Work<(Seq, Result<Document, Failure>)> {
+        let fetcher = Arc::clone(&self.parts.fetcher);
+        async move {
+            if let Some(document) = fetch.entry.data {
+                return (fetch.seq, Ok(document));
+            }
+            let request = FetchRequest::from(&fetch.entry);
+            let mut rng = StdRng::from_rng(&mut rand::rng());
+            let fetched = fetcher.fetch_round(&request, &mut rng).await;
+            (fetch.seq, fetched.map_err(|error| fetch_failure(&error)))
+        }
+        .boxed()
+    }
+}

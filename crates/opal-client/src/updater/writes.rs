@@ -1,0 +1,294 @@
+//! The updater's writes: what goes to the store next, and what is told of how it went.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use opal_protocol::report::report_hash;
+use opal_protocol::{
+    DataEntryReport, DataSourceEntry, DataUpdateReport, Document, PatchOperation, RedactedUrl,
+    SaveMethod, UpdateId,
+};
+use serde_json::{Map, Value, json};
+use tracing::warn;
+
+use super::{Updater, Work, Written};
+use crate::data::queue::{Failure, Notice, Outcome, Retry, Seq, Write};
+use crate::errors::chain;
+use crate::fetch::FetchError;
+use crate::policy::sync::PolicySync;
+use crate::policy_store::{StoreChange, StoreError};
+use crate::record::Record;
+
+impl Updater {
+    pub(super) fn next_write(&mut self, now: Instant) -> Option<Work<Written>> {
+        if !self.engine_is_up {
+            return None;
+        }
+        let store = Arc::clone(&self.parts.store);
+        if std::mem::take(&mut self.restore) {
+            match self.record.as_ref().and_then(Record::replay) {
+                Some(changes) => {
+                    let restored = async move { Written::Restored(store.apply(changes).await) };
+                    return Some(restored.boxed());
+                }
+                None => self.take_everything(),
+            }
+        }
+        let store = Arc::clone(&self.parts.store);
+        if let Some(bundle) = self.ready_bundle.take() {
+            return Some(
+                async move {
+                    let change = StoreChange::Bundle(Arc::clone(&bundle));
+                    let outcome = store.apply(vec![change]).await.pop();
+                    Written::Bundle(bundle, outcome.unwrap_or(Ok(())))
+                }
+                .boxed(),
+            );
+        }
+        let settled = self.sync.as_ref().is_none_or(PolicySync::is_settled);
+        if !settled && self.data_waits_until.is_none_or(|until| until > now) {
+            return None;
+        }
+        let (changes, refused) = changes(self.queue.next_batch());
+        if !refused.is_empty() {
+            let notices = self.queue.written(refused, now, &mut rand::rng());
+            self.note(notices);
+        }
+        if changes.is_empty() {
+            return None;
+        }
+        self.wrote_data = true;
+        let (seqs, batch): (Vec<Seq>, Vec<StoreChange>) = changes.into_iter().unzip();
+        Some(
+            async move {
+                let outcomes = store.apply(batch.clone()).await;
+                let written = seqs.into_iter().zip(batch).zip(outcomes);
+                let written = written.map(|((seq, change), outcome)| (seq, change, outcome));
+                Written::Data(written.collect())
+            }
+            .boxed(),
+        )
+    }
+
+    pub(super) fn on_written(&mut self, written: Written) {
+        match written {
+            Written::Bundle(bundle, outcome) => self.on_bundle_written(&bundle, outcome),
+            Written::Restored(outcomes) => self.on_restored(&outcomes),
+            Written::Data(written) => {
+                let mut outcomes = Vec::with_capacity(written.len());
+                for (seq, change, outcome) in written {
+                    if let (Ok(()), Some(record)) = (&outcome, &mut self.record) {
+                        record.data_applied(&change);
+                    }
+                    outcomes.push((seq, outcome.map_err(|error| store_failure(&error))));
+                }
+                let notices = self
+                    .queue
+                    .written(outcomes, Instant::now(), &mut rand::rng());
+                self.note(notices);
+            }
+        }
+    }
+
+    pub(super) fn note(&mut self, notices: Vec<Notice>) {
+        for notice in notices {
+            let Notice {
+                job,
+                outcome,
+                repeated,
+                ..
+            } = notice;
+            let hash =
+                |document: Document| report_hash(&document, job.method, job.entry.data.is_some());
+            let settled = match outcome {
+                Outcome::Written { document } => Settled {
+                    error: None,
+                    refused: false,
+                    hash: Some(hash(document)),
+                },
+                Outcome::Failing { error, document } => Settled::failing(error, document.map(hash)),
+                Outcome::Refused {
+                    error,
+                    document,
+                    unknown,
+                } => {
+                    if unknown {
+                        self.load_sources("policy store rehydration", None);
+                    }
+                    Settled::refused(error, document.map(hash))
+                }
+                Outcome::Replaced => {
+                    self.parts.transactions.entry_replaced(&job.entry);
+                    let settled = Settled::refused("a newer entry took its place".into(), None);
+                    if !repeated {
+                        self.settle_report(job.update, &job.entry, &settled);
+                    }
+                    continue;
+                }
+            };
+            self.settle(job.update, &job.update_id, &job.entry, &settled, !repeated);
+        }
+    }
+
+    /// Logs the outcome of an entry, and reports it if it is the first or a final one.
+    pub(super) fn settle(
+        &mut self,
+        update: u64,
+        id: &UpdateId,
+        entry: &DataSourceEntry,
+        settled: &Settled,
+        report: bool,
+    ) {
+        let id = id.as_str();
+        let transactions = &self.parts.transactions;
+        match &settled.error {
+            None => transactions.entry_succeeded(id, entry),
+            Some(error) => {
+                let url = RedactedUrl::new(&entry.url);
+                let path = &entry.dst_path;
+                warn!(
+                    update.id = id,
+                    "The entry `{url}` for `{path}` failed: {error}"
+                );
+                match settled.refused {
+                    true => transactions.entry_refused(id, entry, error),
+                    false => transactions.entry_failing(id, entry, error),
+                }
+            }
+        }
+        if report {
+            self.settle_report(update, entry, settled);
+        }
+    }
+
+    pub(super) fn settle_report(
+        &mut self,
+        update: u64,
+        entry: &DataSourceEntry,
+        settled: &Settled,
+    ) {
+        let Some(progress) = self.updates.get_mut(&update) else {
+            return;
+        };
+        progress.outstanding = progress.outstanding.saturating_sub(1);
+        progress.reports.push(DataEntryReport {
+            entry: entry.clone(),
+            fetched: settled.hash.is_some(),
+            saved: settled.error.is_none(),
+            hash: settled.hash.clone(),
+        });
+        progress.errors.extend(settled.error.clone());
+        self.finish_if_complete(update);
+    }
+
+    pub(super) fn finish_if_complete(&mut self, update: u64) {
+        let complete = self
+            .updates
+            .get(&update)
+            .is_some_and(|progress| progress.outstanding == 0);
+        if !complete {
+            return;
+        }
+        let (Some(progress), Some(reporter)) = (self.updates.remove(&update), &self.parts.reporter)
+        else {
+            return;
+        };
+        let user_data = match progress.errors.is_empty() {
+            true => Map::new(),
+            false => error_data(&progress.errors.join("; ")),
+        };
+        let report = DataUpdateReport {
+            update_id: Some(progress.id),
+            reports: progress.reports,
+            policy_hash: None,
+            user_data,
+        };
+        reporter.report(report, progress.callback);
+    }
+}
+
+/// How an entry ended, for its report.
+pub(super) struct Settled {
+    error: Option<String>,
+    /// Whether it will not be tried again.
+    refused: bool,
+    hash: Option<String>,
+}
+
+impl Settled {
+    pub(super) fn failing(error: String, hash: Option<String>) -> Self {
+        Self {
+            error: Some(error),
+            refused: false,
+            hash,
+        }
+    }
+
+    pub(super) fn refused(error: String, hash: Option<String>) -> Self {
+        Self {
+            refused: true,
+            ..Self::failing(error, hash)
+        }
+    }
+}
+
+pub(super) fn error_data(error: &str) -> Map<String, Value> {
+    [("error".to_owned(), json!(error))].into_iter().collect()
+}
+
+/// What the store is to do for each write; what is no write at all is refused.
+#[expect(
+    clippy::type_complexity,
+    reason = "two lists, each named by its element"
+)]
+fn changes(writes: Vec<Write>) -> (Vec<(Seq, StoreChange)>, Vec<(Seq, Result<(), Failure>)>) {
+    let (mut changes, mut refused) = (Vec::new(), Vec::new());
+    for write in writes {
+        let (path, document) = (write.path, write.document);
+        let change = match write.method {
+            SaveMethod::Put => Ok(StoreChange::Put { path, document }),
+            SaveMethod::Delete => Ok(StoreChange::Delete { path }),
+            SaveMethod::Patch => serde_json::from_str::<Vec<PatchOperation>>(document.text())
+                .map(|operations| StoreChange::Patch { path, operations }),
+        };
+        match change {
+            Ok(change) => changes.push((write.seq, change)),
+            Err(error) => {
+                let failure = Failure {
+                    error: format!("the document is no JSON Patch: {error}"),
+                    retry: Retry::Never,
+                };
+                refused.push((write.seq, Err(failure)));
+            }
+        }
+    }
+    (changes, refused)
+}
+
+/// A source that answers nonsense today may answer sense tomorrow; only an entry that cannot be
+/// fetched by anyone is given up.
+pub(super) fn fetch_failure(error: &FetchError) -> Failure {
+    let retry = match error {
+        FetchError::UnknownProvider { .. }
+        | FetchError::InvalidConfig { .. }
+        | FetchError::InvalidUrl { .. } => Retry::Never,
+        _ => Retry::After(error.retry_after()),
+    };
+    Failure {
+        error: chain(error),
+        retry,
+    }
+}
+
+fn store_failure(error: &StoreError) -> Failure {
+    let retry = match error {
+        StoreError::OutcomeUnknown { .. } => Retry::Unknown,
+        _ if error.is_transient() => Retry::After(None),
+        _ => Retry::Never,
+    };
+    Failure {
+        error: chain(error),
+        retry,
+    }
+}
