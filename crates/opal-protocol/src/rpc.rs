@@ -111,12 +111,13 @@ pub struct SubscribeArguments {
     pub topics: Vec<Topic>,
 }
 
-/// As upstream: a string is a sequence of one-character topics.
+/// As upstream: a string is a sequence of one-character topics, unless it is the wildcard.
 fn characters_or_topics<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<Topic>, D::Error> {
     Ok(match TopicsOrText::deserialize(deserializer)? {
         TopicsOrText::Topics(topics) => topics,
+        TopicsOrText::Text(text) if text == Topic::ALL_TOPICS => vec![text.into()],
         TopicsOrText::Text(text) => text.chars().map(|c| Topic::from(c.to_string())).collect(),
     })
 }
@@ -284,6 +285,9 @@ mod tests {
     fn a_string_of_topics_is_characters_to_subscribe_and_one_topic_to_publish() {
         let subscribe: SubscribeArguments = serde_json::from_str(r#"{"topics":"ab"}"#).unwrap();
         assert_eq!(subscribe.topics, ["a", "b"].map(Topic::from));
+        let wildcard = format!(r#"{{"topics":"{}"}}"#, Topic::ALL_TOPICS);
+        let all: SubscribeArguments = serde_json::from_str(&wildcard).unwrap();
+        assert_eq!(all.topics, [Topic::from(Topic::ALL_TOPICS)]);
         let publish: PublishArguments = serde_json::from_str(r#"{"topics":"ab"}"#).unwrap();
         assert_eq!(publish.topics, ["ab"].map(Topic::from));
     }

@@ -17,12 +17,6 @@ use crate::outbox::{Ended, Next, Outbox};
 use crate::publisher::{HubStopped, Publisher, Registration};
 use crate::session::{Action, Fault, Session};
 
-/// How often a connection is looked at and pinged.
-const CHECK_EVERY: Duration = Duration::from_secs(20);
-
-/// How long a single write may take before its reader is given up.
-const WRITE_WITHIN: Duration = Duration::from_secs(10);
-
 /// Close code for "come back and load everything anew".
 const CLOSE_RESTART: u16 = 1012;
 const CLOSE_NORMAL: u16 = 1000;
@@ -81,7 +75,7 @@ struct Channel {
 
 impl Channel {
     async fn run(&mut self) -> End {
-        let mut check = tokio::time::interval(CHECK_EVERY);
+        let mut check = tokio::time::interval(self.session.limits().check_every);
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         check.reset();
         loop {
@@ -129,7 +123,12 @@ impl Channel {
     }
 
     async fn write(&mut self, message: Message) -> Result<(), End> {
-        match timeout(WRITE_WITHIN, self.socket.send(message)).await {
+        match timeout(
+            self.session.limits().write_within,
+            self.socket.send(message),
+        )
+        .await
+        {
             Ok(written) => Ok(written?),
             Err(_) => Err(End::TooSlow),
         }

@@ -15,6 +15,10 @@ pub struct SessionLimits {
     pub answer_within: Duration,
     /// How long a connection may be silent. Peers answer control-frame pings by themselves.
     pub silent_for: Duration,
+    /// How often a connection is looked at and pinged.
+    pub check_every: Duration,
+    /// How long a single write may take before its reader is given up.
+    pub write_within: Duration,
 }
 
 impl Default for SessionLimits {
@@ -23,6 +27,8 @@ impl Default for SessionLimits {
             window: 64,
             answer_within: Duration::from_secs(30),
             silent_for: Duration::from_secs(60),
+            check_every: Duration::from_secs(20),
+            write_within: Duration::from_secs(10),
         }
     }
 }
@@ -108,6 +114,11 @@ impl Session {
     /// The id that the server gave the connection.
     pub fn channel_id(&self) -> &str {
         &self.channel_id
+    }
+
+    /// What this connection is allowed.
+    pub fn limits(&self) -> &SessionLimits {
+        &self.limits
     }
 
     /// Whether the next notification may be sent already.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use opal_protocol::{RedactedUrl, ServerDataSourceConfig};
+use opal_pubsub::session::SessionLimits;
 use opal_runtime::config::{ConfigErrors, Json, Reader, Seconds, Settings, Warning};
 use opal_runtime::telemetry::LogConfig;
 use opal_runtime::token::ServerSecurity;
@@ -32,6 +33,8 @@ pub struct ServerConfig {
     pub webhook: WebhookConfig,
     /// Where clients find data.
     pub data: DataConfig,
+    /// How patient we are with connections; no setting says otherwise.
+    pub connections: SessionLimits,
     /// How long running requests and connections may take to end.
     pub shutdown_grace: Duration,
 }
@@ -80,6 +83,7 @@ impl ServerConfig {
             policy: PolicyConfig::read(&mut reader),
             webhook: webhook(&mut reader),
             data: DataConfig::read(&mut reader),
+            connections: SessionLimits::default(),
             shutdown_grace: reader.get::<Seconds>("SHUTDOWN_GRACE_SECONDS").0,
         };
         reader.finish((config, log))

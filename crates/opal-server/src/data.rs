@@ -15,20 +15,17 @@ use crate::publish::{DataPublishError, Publications};
 use crate::server::App;
 
 /// `GET /data/config`: from where a client gets the full picture. Needs any token.
+///
+/// A redirect passes on whatever token came along, also if we do not check it ourselves.
 pub(crate) async fn sources(
-    bearer: Bearer,
+    _bearer: Bearer,
     State(app): State<App>,
     headers: axum::http::HeaderMap,
 ) -> Response {
     match &app.config.data.sources {
         ServerDataSourceConfig::Static(config) => Json(config).into_response(),
         ServerDataSourceConfig::External(url) => {
-            let token = bearer
-                .claims
-                .is_some()
-                .then(|| bearer_token(&headers))
-                .flatten();
-            let location = with_token(url, token);
+            let location = with_token(url, bearer_token(&headers));
             (
                 StatusCode::TEMPORARY_REDIRECT,
                 [(header::LOCATION, location)],
@@ -39,8 +36,8 @@ pub(crate) async fn sources(
 }
 
 fn bearer_token(headers: &axum::http::HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    value.split_once(' ').map(|(_, token)| token.trim())
+    let value = headers.get(header::AUTHORIZATION)?;
+    std::str::from_utf8(opal_runtime::token::bearer(value.as_bytes())?).ok()
 }
 
 /// As upstream: the token goes into the query, since a client's HTTP library drops the header

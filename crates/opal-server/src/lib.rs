@@ -8,7 +8,7 @@
 //!    changed.
 //! 3. [`publish::Publications`] makes the announcement a change of the feed, which
 //!    [`opal_pubsub`] delivers to the subscribers of the directories' topics.
-//! 4. A client asks [`policy::api`] for a bundle, complete or since its commit.
+//! 4. A client asks `policy::api` for a bundle, complete or since its commit.
 //!
 //! **The road of a data update**
 //!
@@ -16,9 +16,10 @@
 //!    its topics and every field.
 //! 2. [`publish::Publications`] expands the topics, and the rest is as above.
 //!
-//! [`websocket`] lets clients in; [`server`] wires all of it; [`config`] says how.
+//! [`websocket`] lets clients in; `cors` says what browsers may do; [`server`] wires all of it; [`config`] says how.
 
 pub mod config;
+mod cors;
 pub mod data;
 pub mod error;
 pub mod extract;

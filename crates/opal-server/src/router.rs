@@ -2,14 +2,14 @@
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderName, Method};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use std::sync::Arc;
-use std::time::Duration;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
+use crate::cors::{Origins, cors};
 use crate::error::ApiError;
 use crate::extract::MAX_BODY;
 use crate::server::App;
@@ -18,7 +18,8 @@ use crate::{data, health, policy, security, websocket};
 /// The server's HTTP interface.
 pub fn router(app: App) -> Router {
     let config = Arc::clone(&app.config);
-    Router::new()
+    let origins = Origins::new(&config.allowed_origins);
+    let routes = Router::new()
         .route("/", get(health::check))
         .route("/healthcheck", get(health::check))
         .route("/policy", get(policy::api::bundle))
@@ -35,39 +36,30 @@ pub fn router(app: App) -> Router {
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(cors(&config.allowed_origins))
         .layer(CatchPanicLayer::custom(|_| {
             ApiError::Internal.into_response()
         }))
-        .with_state(app)
+        .with_state(app);
+    // `Allow` is written outside of a route's own layers, so these stand around all routes.
+    Router::new()
+        .fallback_service(routes)
+        .layer(map_response(allow_as_upstream))
+        .layer(from_fn_with_state(origins, cors))
 }
 
 async fn method_not_allowed() -> Response {
-    use axum::http::StatusCode;
     ApiError::refused(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed").into_response()
 }
 
-fn cors(origins: &[String]) -> CorsLayer {
-    let any = origins.iter().any(|origin| origin == "*");
-    let listed = origins.iter().filter_map(|origin| origin.parse().ok());
-    let origins = if any {
-        AllowOrigin::mirror_request()
-    } else {
-        AllowOrigin::list(listed)
+/// As upstream, `Allow` does not name HEAD, although we answer it wherever we answer GET.
+async fn allow_as_upstream(mut response: Response) -> Response {
+    let Some(allow) = response.headers().get(header::ALLOW) else {
+        return response;
     };
-    CorsLayer::new()
-        .allow_origin(origins)
-        .allow_credentials(true)
-        .allow_headers(AllowHeaders::mirror_request())
-        .allow_methods([
-            Method::DELETE,
-            Method::GET,
-            Method::HEAD,
-            Method::OPTIONS,
-            Method::PATCH,
-            Method::POST,
-            Method::PUT,
-        ])
-        .vary([HeaderName::from_static("origin")])
-        .max_age(Duration::from_secs(600))
+    let methods = allow.to_str().unwrap_or_default().split(',');
+    let named: Vec<&str> = methods.filter(|method| *method != "HEAD").collect();
+    if let Ok(value) = HeaderValue::from_str(&named.join(", ")) {
+        response.headers_mut().insert(header::ALLOW, value);
+    }
+    response
 }

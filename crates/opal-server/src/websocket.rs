@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use opal_protocol::{Claims, rpc};
 use opal_pubsub::channel;
-use opal_pubsub::session::{Session, SessionLimits};
+use opal_pubsub::session::Session;
 use uuid::Uuid;
 
 use crate::error::ApiError;
@@ -26,7 +26,7 @@ pub(crate) async fn connect(State(app): State<App>, request: Request) -> Respons
         return ApiError::not_found().into_response();
     };
     let Ok(bearer) = Bearer::verify(&app.config.security.access, &parts) else {
-        return StatusCode::FORBIDDEN.into_response();
+        return (StatusCode::FORBIDDEN, "").into_response();
     };
     let now = Instant::now();
     let claims = bearer.claims.as_ref();
@@ -34,7 +34,7 @@ pub(crate) async fn connect(State(app): State<App>, request: Request) -> Respons
         Uuid::new_v4().simple().to_string(),
         claims,
         claims.and_then(|claims| expiry(claims, now)),
-        SessionLimits::default(),
+        app.config.connections,
         now,
     );
     let tasks = app.tasks.clone();

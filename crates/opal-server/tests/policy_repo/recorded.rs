@@ -95,7 +95,7 @@ async fn diff_bundles_are_the_recorded_ones() {
 #[tokio::test]
 async fn the_recorded_answer_and_notification_are_ours_byte_for_byte() {
     let (followed, ids) = at(1).await;
-    let lines = fixture!("connection-policy-update.jsonl").lines();
+    let lines = include_str!("../fixtures/websocket/connection-policy-update.jsonl").lines();
     let recorded: Vec<Value> = lines
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();

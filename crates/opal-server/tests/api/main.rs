@@ -1,0 +1,19 @@
+//! The server through its sockets: what released peers were recorded to see, replayed against ours,
+//! and what each interface promises beyond the recordings.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper that fails fails its test"
+)]
+
+mod bad_peers;
+mod data;
+mod documented;
+mod peer;
+mod policy_api;
+mod recorded;
+mod security;
+mod support;
+mod webhook;
+mod websocket;
