@@ -27,9 +27,9 @@ pub mod policy_store;
 mod probe;
 pub mod record;
 mod router;
-pub mod server_api;
+mod server_api;
 pub mod transactions;
-pub mod updater;
+mod updater;
 
 pub use client::Client;
 pub use config::ClientConfig;

@@ -21,6 +21,7 @@ pub mod daemon;
 pub mod http;
 pub mod paths;
 pub mod python;
+mod retry_after;
 pub mod serve;
 pub mod shutdown;
 pub mod tasks;
@@ -28,5 +29,6 @@ pub mod telemetry;
 pub mod token;
 
 pub use backoff::{Backoff, ConnRetryOptions, WaitStrategy};
+pub use retry_after::retry_after;
 pub use serve::serve;
 pub use tasks::{BoxError, TaskError, TaskSpawner, Tasks};
