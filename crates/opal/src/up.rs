@@ -1,5 +1,6 @@
 //! `opal up`: server, client and engine for a repository of one's own, in one process.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,8 +16,8 @@ use crate::stack::{GRACE, Stack, StackOptions};
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// The policy repository: a URL or a path, as for `git clone`.
-    #[arg(long, value_name = "URL")]
-    repo: String,
+    #[arg(long, value_name = "URL", value_parser = |text: &str| Ok::<_, Infallible>(RedactedUrl::from(text)))]
+    repo: RedactedUrl,
     /// Its branch.
     #[arg(long, default_value = "main")]
     branch: String,
@@ -60,8 +61,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
         &tasks,
     )
     .await?;
-    let repo = RedactedUrl::new(&options.repo);
-    println!("Following branch `{}` of {repo}", options.branch);
+    println!("Following branch `{}` of {}", options.branch, options.repo);
     println!(
         "  engine  http://{}   (a page to ask it in a browser)",
         stack.engine
@@ -77,10 +77,12 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
         stack.server,
         stack.tokens.webhook_secret.expose_secret()
     );
-    match stack.wait_until_ready(Duration::from_secs(60)).await {
-        Ok(()) => println!("The engine is ready."),
+    let ready = stack.wait_until_ready(Duration::from_secs(60));
+    match tasks.shutdown().run_until_cancelled(ready).await {
+        Some(Ok(())) => println!("The engine is ready."),
         // Nothing gives up: what is missing may still come.
-        Err(error) => println!("Still waiting: {error}"),
+        Some(Err(error)) => println!("Still waiting: {error}"),
+        None => {}
     }
     tasks.join(GRACE).await?;
     Ok(ExitCode::SUCCESS)
