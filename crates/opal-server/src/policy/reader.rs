@@ -1,6 +1,5 @@
 //! Makes bundles and keeps them: each is made once, whoever and however many ask.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -77,7 +76,7 @@ impl Reader {
         base: Option<&str>,
     ) -> Result<Bytes, BundleError> {
         let base = match base {
-            Some(expression) => self.revision(clone, head, expression).await,
+            Some(expression) => self.base(clone, head, expression).await,
             None => Revision::Unknown,
         };
         let base = match base {
@@ -183,33 +182,34 @@ impl Reader {
         self.changes.try_get_with(pair, load).await
     }
 
-    /// What `expression` names while the clone is at `head`. Failures count as unknown.
+    /// What a client says it has. A lookup that failed counts as unknown, for this request.
+    async fn base(&self, clone: &CloneDir, head: &CommitHash, expression: &str) -> Revision {
+        let revision = self.revision(clone, head, expression).await;
+        revision.unwrap_or_else(|error| {
+            warn!(%error, "Could not look up the base `{expression}`: sending everything");
+            Revision::Unknown
+        })
+    }
+
+    /// What `expression` names while the clone is at `head`.
     pub(super) async fn revision(
         &self,
         clone: &CloneDir,
         head: &CommitHash,
         expression: &str,
-    ) -> Revision {
+    ) -> Result<Revision, Arc<GitError>> {
         if expression == head.as_str() {
-            return Revision::Commit(head.clone());
+            return Ok(Revision::Commit(head.clone()));
         }
         if !is_plain_expression(expression) {
-            return Revision::Unknown;
+            return Ok(Revision::Unknown);
         }
         let resolve = async {
             let _permit = self.processes.acquire().await;
-            self.resolve(clone.git_dir(), expression).await
+            self.git.resolve(clone.git_dir(), expression).await
         };
         let key = (expression.to_owned(), head.clone());
-        self.revisions.get_with(key, resolve).await
-    }
-
-    async fn resolve(&self, git_dir: &Path, expression: &str) -> Revision {
-        let resolved = self.git.resolve(git_dir, expression).await;
-        resolved.unwrap_or_else(|error| {
-            warn!(%error, "Could not look up the base `{expression}`: sending everything");
-            Revision::Unknown
-        })
+        self.revisions.try_get_with(key, resolve).await
     }
 }
 
