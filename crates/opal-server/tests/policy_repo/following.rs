@@ -177,6 +177,43 @@ async fn a_force_push_is_a_change_like_any_other_and_old_bases_still_work() {
 }
 
 #[tokio::test]
+async fn a_base_that_could_not_be_looked_up_is_looked_up_again() {
+    let mut followed = Followed::new(one_file());
+    let first = followed.repo.sync().await.unwrap();
+    add(&mut followed.remote, "b.rego");
+    followed.repo.sync().await.unwrap();
+    let complete = followed.bundle(&[], None).await;
+
+    let head = followed.clone_directories()[0].join("HEAD");
+    let aside = head.with_extension("aside");
+    std::fs::rename(&head, &aside).unwrap();
+    let base = Some(first.as_str());
+    assert_eq!(followed.bundle(&[], base).await, complete);
+    std::fs::rename(&aside, &head).unwrap();
+
+    let diff = followed.bundle(&[], base).await;
+    assert_eq!(diff.manifest, ["b.rego"].map(RepoPath::from));
+}
+
+#[tokio::test]
+async fn triggers_do_not_hurry_a_watcher_that_fails() {
+    let followed = Followed::new(one_file());
+    let _hidden = followed.remote.hide().unwrap();
+    let start = std::time::Instant::now();
+    let watching = Watching::start(&followed.repo, Announcements::default());
+    let rounds = loop {
+        watching.handle.trigger();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        if start.elapsed() > Duration::from_millis(1500) {
+            break watching.handle.status().borrow().rounds;
+        }
+    };
+    let seconds = start.elapsed().as_secs();
+    assert!(rounds <= seconds + 1, "{rounds} rounds in {seconds} s");
+    assert!(rounds > 0);
+}
+
+#[tokio::test]
 async fn a_base_that_is_gone_means_everything() {
     let followed = Followed::new(one_file());
     let head = followed.repo.sync().await.unwrap();
