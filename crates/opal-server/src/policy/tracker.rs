@@ -1,6 +1,7 @@
 //! Keeps the clone at the remote's head: makes it, fetches into it, replaces it when damaged.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,6 +9,7 @@ use opal_protocol::{CommitHash, RedactedUrl};
 use tokio::sync::Mutex;
 use tracing::{debug, info, warn};
 
+use super::disk::blocking;
 use super::error::SourceError;
 use super::git::GitError;
 use super::git::clone::{CloneDir, remove_leftovers};
@@ -56,7 +58,7 @@ impl Tracker {
     /// Brings the clone to the remote's head.
     pub(super) async fn sync(&self) -> Result<CommitHash, SourceError> {
         let mut counters = self.counters.lock().await;
-        self.git.prepare_key()?;
+        self.git.prepare_key().await?;
         match self.shared.get() {
             State::At(..) if self.suspect.load(Ordering::Relaxed) => {
                 warn!(repo.url = %self.url(), "The clone of `{}` is damaged: cloning again", self.url());
@@ -70,9 +72,12 @@ impl Tracker {
     /// The first clone, or the one that an earlier process kept.
     async fn start(&self, counters: &mut Counters) -> Result<CommitHash, SourceError> {
         let parent = self.settings.clone_parent();
-        let prepared = std::fs::create_dir_all(&parent)
-            .and_then(|()| remove_leftovers(&parent, &self.settings.clone_prefix));
-        prepared.map_err(|source| unusable(&parent, source))?;
+        let prefix = self.settings.clone_prefix.clone();
+        let prepare = move |parent: &Path| {
+            std::fs::create_dir_all(parent)?;
+            remove_leftovers(parent, &prefix)
+        };
+        on_disk(parent, prepare).await?;
         if self.settings.reuse_clone
             && let Some((clone, head)) = self.open_kept().await?
         {
@@ -85,8 +90,7 @@ impl Tracker {
     /// The kept clone, if it is there, free, of this repository, and readable.
     async fn open_kept(&self) -> Result<Option<(Arc<CloneDir>, CommitHash)>, SourceError> {
         let place = self.settings.kept_clone();
-        let opened = CloneDir::open(&place).map_err(|source| unusable(&place, source))?;
-        let Some(clone) = opened else {
+        let Some(clone) = on_disk(place.clone(), CloneDir::open).await? else {
             return Ok(None);
         };
         let directory = clone.git_dir();
@@ -115,8 +119,9 @@ impl Tracker {
         before: &CommitHash,
     ) -> Result<CommitHash, SourceError> {
         let directory = clone.git_dir();
-        let unlocked = clone.remove_locks();
-        if unlocked.is_err() {
+        let ours = clone.clone();
+        let unlocked = blocking(move || ours.remove_locks()).await;
+        if unlocked.flatten().is_err() {
             return self.replace(counters).await;
         }
         if let Err(error) = self.git.fetch(directory).await {
@@ -168,9 +173,8 @@ impl Tracker {
             url: self.url(),
             source: Arc::new(source),
         })?;
-        let clone = Arc::new(self.placed(clone)?);
+        self.serve(clone, &head).await?;
         info!(repo.url = %self.url(), policy.head = %head, "Cloned `{}` at {}", self.url(), head.short());
-        self.shared.set(State::At(clone, head.clone()));
         self.suspect.store(false, Ordering::Relaxed);
         *counters = Counters::default();
         Ok(head)
@@ -196,10 +200,12 @@ impl Tracker {
     }
 
     async fn empty_clone(&self, sha256: bool) -> Result<CloneDir, SourceError> {
-        let parent = self.settings.clone_parent();
-        let clone = std::fs::create_dir_all(&parent)
-            .and_then(|()| CloneDir::create(&parent, &self.settings.clone_prefix))
-            .map_err(|source| unusable(&parent, source))?;
+        let prefix = self.settings.clone_prefix.clone();
+        let create = move |parent: &Path| {
+            std::fs::create_dir_all(parent)?;
+            CloneDir::create(parent, &prefix)
+        };
+        let clone = on_disk(self.settings.clone_parent(), create).await?;
         let made = self.git.init(clone.git_dir(), sha256).await;
         made.map_err(|source| SourceError::Unreadable {
             url: self.url(),
@@ -208,16 +214,21 @@ impl Tracker {
         Ok(clone)
     }
 
-    /// Moves a new clone to where it is kept, unless another process works there.
-    fn placed(&self, clone: CloneDir) -> Result<CloneDir, SourceError> {
-        let place = self.settings.kept_clone();
-        let ours = matches!(self.shared.get(), State::At(old, _) if old.is_kept());
-        if !self.settings.reuse_clone || (!ours && CloneDir::is_in_use(&place)) {
-            return Ok(clone);
-        }
-        clone
-            .keep_at(&place)
-            .map_err(|source| unusable(&place, source))
+    /// Serves from a new clone, which moves to where it is kept unless another process works there.
+    async fn serve(&self, clone: CloneDir, head: &CommitHash) -> Result<(), SourceError> {
+        let (shared, head) = (self.shared.clone(), head.clone());
+        let keep = self.settings.reuse_clone;
+        let ours = matches!(shared.get(), State::At(old, _) if old.is_kept());
+        // In one go: a sync that is dropped must not leave the old state with the new directory.
+        let serve = move |place: &Path| {
+            let clone = match keep && (ours || !CloneDir::is_in_use(place)) {
+                true => clone.keep_at(place)?,
+                false => clone,
+            };
+            shared.set(State::At(Arc::new(clone), head));
+            Ok(())
+        };
+        on_disk(self.settings.kept_clone(), serve).await
     }
 
     /// Packs the clone now and then. What fails here costs space, nothing else.
@@ -247,7 +258,13 @@ impl Tracker {
     }
 }
 
-fn unusable(path: &Path, source: std::io::Error) -> SourceError {
-    let path = path.to_owned();
-    SourceError::CloneDirectory { path, source }
+/// Does what may block, with the directory that an error is about.
+async fn on_disk<T: Send + 'static>(
+    path: PathBuf,
+    work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+) -> Result<T, SourceError> {
+    let at = path.clone();
+    let done = blocking(move || work(&at)).await;
+    done.flatten()
+        .map_err(|source| SourceError::CloneDirectory { path, source })
 }

@@ -39,6 +39,14 @@ pub enum GitError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// Reading what it printed was interrupted.
+    #[error("could not read what `git {operation}` printed")]
+    NotRead {
+        /// The subcommand.
+        operation: &'static str,
+        /// What happened.
+        source: io::Error,
+    },
     /// It printed what we do not understand, or lacks an object that must be there.
     #[error("`git {operation}` answered unexpectedly: {problem}")]
     Unexpected {
@@ -54,7 +62,10 @@ impl GitError {
     pub(in crate::policy) fn suggests_damage(&self) -> bool {
         match self {
             Self::Failed { .. } | Self::Unexpected { .. } => true,
-            Self::NotStarted { .. } | Self::TimedOut { .. } | Self::TooMuchOutput { .. } => false,
+            Self::NotStarted { .. }
+            | Self::NotRead { .. }
+            | Self::TimedOut { .. }
+            | Self::TooMuchOutput { .. } => false,
         }
     }
 

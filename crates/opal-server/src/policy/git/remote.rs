@@ -12,6 +12,7 @@ use super::error::GitError;
 use super::process::{Limits, run};
 use super::redact::Redactor;
 use super::ssh;
+use crate::policy::disk::blocking;
 use crate::policy::error::SourceError;
 use crate::policy::settings::GitSettings;
 
@@ -79,13 +80,14 @@ impl Git {
     }
 
     /// Makes the configured SSH key available, if there is one for this URL.
-    pub(in crate::policy) fn prepare_key(&self) -> Result<(), SourceError> {
-        let Some(key) = self.key() else {
+    pub(in crate::policy) async fn prepare_key(&self) -> Result<(), SourceError> {
+        let Some(key) = self.key().cloned() else {
             return Ok(());
         };
-        let path = &self.settings.ssh_key_file;
-        ssh::write_key(key, path).map_err(|source| SourceError::SshKey {
-            path: path.clone(),
+        let path = self.settings.ssh_key_file.clone();
+        let written = blocking(move || ssh::write_key(&key, &path)).await;
+        written.flatten().map_err(|source| SourceError::SshKey {
+            path: self.settings.ssh_key_file.clone(),
             source,
         })
     }
