@@ -145,11 +145,14 @@ impl Tracker {
         directory: &Path,
         error: GitError,
     ) -> Result<CommitHash, SourceError> {
+        if error.is_full_disk() {
+            return Err(self.no_space(error));
+        }
         if self.git.head(directory).await.is_err() {
             return self.replace(counters).await;
         }
         if !error.suggests_damage() {
-            return Err(self.unreachable(error));
+            return Err(self.not_fetched(error));
         }
         match self.git.branches(directory).await {
             Ok(RemoteBranches::Empty) => Err(SourceError::Empty { url: self.url() }),
@@ -157,11 +160,11 @@ impl Tracker {
             Ok(RemoteBranches::Ours { .. }) if !error.is_missing_branch() => {
                 counters.failed_fetches += 1;
                 if counters.failed_fetches < PATIENCE {
-                    return Err(self.unreachable(error));
+                    return Err(self.not_fetched(error));
                 }
                 self.replace(counters).await
             }
-            Ok(RemoteBranches::Ours { .. }) | Err(_) => Err(self.unreachable(error)),
+            Ok(RemoteBranches::Ours { .. }) | Err(_) => Err(self.not_fetched(error)),
         }
     }
 
@@ -183,7 +186,7 @@ impl Tracker {
     async fn clone_fresh(&self) -> Result<CloneDir, SourceError> {
         let clone = self.empty_clone(false).await?;
         let branches = self.git.branches(clone.git_dir()).await;
-        let clone = match branches.map_err(|error| self.unreachable(error))? {
+        let clone = match branches.map_err(|error| self.not_fetched(error))? {
             RemoteBranches::Empty => {
                 if let State::Absent = self.shared.get() {
                     self.shared.set(State::Empty);
@@ -195,7 +198,7 @@ impl Tracker {
             RemoteBranches::Ours { sha256: false } => clone,
         };
         let fetched = self.git.fetch(clone.git_dir()).await;
-        fetched.map_err(|error| self.unreachable(error))?;
+        fetched.map_err(|error| self.not_fetched(error))?;
         Ok(clone)
     }
 
@@ -207,9 +210,12 @@ impl Tracker {
         };
         let clone = on_disk(self.settings.clone_parent(), create).await?;
         let made = self.git.init(clone.git_dir(), sha256).await;
-        made.map_err(|source| SourceError::Unreadable {
-            url: self.url(),
-            source: Arc::new(source),
+        made.map_err(|source| match source.is_full_disk() {
+            true => self.no_space(source),
+            false => SourceError::Unreadable {
+                url: self.url(),
+                source: Arc::new(source),
+            },
         })?;
         Ok(clone)
     }
@@ -245,9 +251,17 @@ impl Tracker {
         self.settings.url.clone()
     }
 
-    fn unreachable(&self, source: GitError) -> SourceError {
+    fn not_fetched(&self, source: GitError) -> SourceError {
+        if source.is_full_disk() {
+            return self.no_space(source);
+        }
         let url = self.url();
         SourceError::Unreachable { url, source }
+    }
+
+    fn no_space(&self, source: GitError) -> SourceError {
+        let path = self.settings.clone_parent();
+        SourceError::NoSpace { path, source }
     }
 
     fn no_such_branch(&self) -> SourceError {
