@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opal_protocol::CommitHash;
+use opal_runtime::config::{Kind, Program, Setting};
 use tokio::process::Command;
 
 use super::error::GitError;
@@ -200,6 +201,9 @@ impl Git {
         for name in FOREIGN {
             command.env_remove(name);
         }
+        for name in secret_variables() {
+            command.env_remove(name);
+        }
         command
             .env("LC_ALL", "C")
             .env("GIT_TERMINAL_PROMPT", "0")
@@ -244,6 +248,22 @@ impl Git {
         };
         run(operation, command, input, limits, &self.redactor).await
     }
+}
+
+/// Variables with our secrets: no helper that git starts needs them.
+fn secret_variables() -> impl Iterator<Item = String> {
+    let programs = [Program::Server, Program::Client];
+    let settings = programs.into_iter().flat_map(Program::settings);
+    settings
+        .filter(|setting| is_secret(setting))
+        .map(|setting| format!("OPAL_{}", setting.key))
+}
+
+/// Whether its value is a secret or may hold one, in a URL or a header.
+fn is_secret(setting: &Setting) -> bool {
+    setting.secret
+        || matches!(setting.kind, Kind::Key | Kind::Model(_))
+        || matches!(setting.key, "POLICY_REPO_URL" | "BROADCAST_URI")
 }
 
 fn find_branch(listing: &str, branch: &str) -> RemoteBranches {
