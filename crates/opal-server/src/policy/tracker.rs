@@ -2,8 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use opal_protocol::{CommitHash, RedactedUrl};
 use tokio::sync::Mutex;
@@ -31,6 +31,8 @@ pub(super) struct Tracker {
     /// Reading found something missing.
     suspect: AtomicBool,
     counters: Mutex<Counters>,
+    /// Held by work on the disk, which goes on when its sync is dropped: the next one waits.
+    disk: Arc<std::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +49,7 @@ impl Tracker {
             shared,
             suspect: AtomicBool::new(false),
             counters: Mutex::default(),
+            disk: Arc::default(),
         }
     }
 
@@ -77,7 +80,7 @@ impl Tracker {
             std::fs::create_dir_all(parent)?;
             remove_leftovers(parent, &prefix)
         };
-        on_disk(parent, prepare).await?;
+        self.on_disk(parent, prepare).await?;
         if self.settings.reuse_clone
             && let Some((clone, head)) = self.open_kept().await?
         {
@@ -90,7 +93,7 @@ impl Tracker {
     /// The kept clone, if it is there, free, of this repository, and readable.
     async fn open_kept(&self) -> Result<Option<(Arc<CloneDir>, CommitHash)>, SourceError> {
         let place = self.settings.kept_clone();
-        let Some(clone) = on_disk(place.clone(), CloneDir::open).await? else {
+        let Some(clone) = self.on_disk(place.clone(), CloneDir::open).await? else {
             return Ok(None);
         };
         let directory = clone.git_dir();
@@ -120,8 +123,9 @@ impl Tracker {
     ) -> Result<CommitHash, SourceError> {
         let directory = clone.git_dir();
         let ours = clone.clone();
-        let unlocked = blocking(move || ours.remove_locks()).await;
-        if unlocked.flatten().is_err() {
+        let place = self.settings.clone_parent();
+        let unlocked = self.on_disk(place, move |_| ours.remove_locks()).await;
+        if unlocked.is_err() {
             return self.replace(counters).await;
         }
         if let Err(error) = self.git.fetch(directory).await {
@@ -208,7 +212,7 @@ impl Tracker {
             std::fs::create_dir_all(parent)?;
             CloneDir::create(parent, &prefix)
         };
-        let clone = on_disk(self.settings.clone_parent(), create).await?;
+        let clone = self.on_disk(self.settings.clone_parent(), create).await?;
         let made = self.git.init(clone.git_dir(), sha256).await;
         made.map_err(|source| match source.is_full_disk() {
             true => self.no_space(source),
@@ -234,7 +238,7 @@ impl Tracker {
             shared.set(State::At(Arc::new(clone), head));
             Ok(())
         };
-        on_disk(self.settings.kept_clone(), serve).await
+        self.on_disk(self.settings.kept_clone(), serve).await
     }
 
     /// Packs the clone now and then. What fails here costs space, nothing else.
@@ -245,6 +249,22 @@ impl Tracker {
         {
             debug!(%error, "Could not tidy the clone of `{}`", self.url());
         }
+    }
+
+    /// Does what may block, with the directory that an error is about.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        path: PathBuf,
+        work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, SourceError> {
+        let (at, disk) = (path.clone(), self.disk.clone());
+        let work = move || {
+            let _alone = disk.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&at)
+        };
+        let done = blocking(work).await;
+        done.flatten()
+            .map_err(|source| SourceError::CloneDirectory { path, source })
     }
 
     fn url(&self) -> RedactedUrl {
@@ -270,15 +290,4 @@ impl Tracker {
             branch: self.settings.branch.clone(),
         }
     }
-}
-
-/// Does what may block, with the directory that an error is about.
-async fn on_disk<T: Send + 'static>(
-    path: PathBuf,
-    work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
-) -> Result<T, SourceError> {
-    let at = path.clone();
-    let done = blocking(move || work(&at)).await;
-    done.flatten()
-        .map_err(|source| SourceError::CloneDirectory { path, source })
 }
