@@ -13,6 +13,7 @@
 //! | `repo` | the handle: one clone and its head |
 //! | `tracker` | clones, fetches, repairs: the one writer |
 //! | `reader` | reads, makes bundles and keeps them |
+//! | `disk` | how to do work that blocks |
 //! | `watcher` | when to look, and what to do when looking fails |
 //!
 //! Git is the `git` program for the network and for reading alike: the user's SSH configuration,
@@ -31,6 +32,7 @@
 mod announcement;
 pub(crate) mod api;
 mod bundle;
+mod disk;
 mod error;
 mod git;
 mod glob;
