@@ -46,6 +46,18 @@ fn default_state_directory() -> PathBuf {
 pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let tasks = Tasks::new(CancellationToken::new());
     opal_runtime::shutdown::on_signal(&tasks)?;
+    let shutdown = tasks.shutdown().clone();
+    let started = shutdown.run_until_cancelled(start(&options, &tasks)).await;
+    let outcome = started.unwrap_or(Ok(()));
+    if outcome.is_err() {
+        shutdown.cancel();
+    }
+    tasks.join(GRACE).await?;
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Starts everything, says where, and says when the engine is ready.
+async fn start(options: &Options, tasks: &Tasks) -> anyhow::Result<()> {
     let stack = Stack::start(
         &StackOptions {
             repo: &options.repo,
@@ -58,7 +70,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
             ],
             polling: options.poll,
         },
-        &tasks,
+        tasks,
     )
     .await?;
     println!("Following branch `{}` of {}", options.branch, options.repo);
@@ -77,13 +89,10 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
         stack.server,
         stack.tokens.webhook_secret.expose_secret()
     );
-    let ready = stack.wait_until_ready(Duration::from_secs(60));
-    match tasks.shutdown().run_until_cancelled(ready).await {
-        Some(Ok(())) => println!("The engine is ready."),
+    match stack.wait_until_ready(Duration::from_secs(60)).await {
+        Ok(()) => println!("The engine is ready."),
         // Nothing gives up: what is missing may still come.
-        Some(Err(error)) => println!("Still waiting: {error}"),
-        None => {}
+        Err(error) => println!("Still waiting: {error}"),
     }
-    tasks.join(GRACE).await?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
