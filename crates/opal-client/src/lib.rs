@@ -1,7 +1,7 @@
 //! Keeps a policy store in step with an OPAL server.
 //!
 //! **The road of a commit**: the subscription ([`opal_pubsub::subscriber`]) yields the server's
-//! announcement → [`updater`] asks [`policy::sync`] what to fetch → [`server_api`] fetches the
+//! announcement → `updater` asks [`policy::sync`] what to fetch → `server_api` fetches the
 //! bundle → [`policy_store`] takes it, and only then is its commit remembered.
 //!
 //! **The road of a data update**: the subscription yields the update → [`data::intake`] keeps the
