@@ -7,7 +7,7 @@
 //! | Module | What it knows |
 //! | --- | --- |
 //! | `git` | the `git` program: child processes with deadlines, clones, reading objects |
-//! | `selection`, `glob` | which files are served |
+//! | `selection` | which files are served |
 //! | `view`, `manifest` | one commit's files and the order that its manifest asks for |
 //! | `bundle`, `announcement` | pure: files and changes → what clients are sent |
 //! | `repo` | the handle: one clone and its head |
@@ -35,7 +35,6 @@ mod bundle;
 mod disk;
 mod error;
 mod git;
-mod glob;
 mod manifest;
 mod reader;
 mod repo;
