@@ -122,15 +122,16 @@ impl Channel {
         Ok(())
     }
 
+    /// Writes one frame. A peer that does not read holds up neither the hub nor our shutdown.
     async fn write(&mut self, message: Message) -> Result<(), End> {
-        match timeout(
-            self.session.limits().write_within,
-            self.socket.send(message),
-        )
-        .await
-        {
-            Ok(written) => Ok(written?),
-            Err(_) => Err(End::TooSlow),
+        let limit = self.session.limits().write_within;
+        tokio::select! {
+            biased;
+            written = timeout(limit, self.socket.send(message)) => match written {
+                Ok(written) => Ok(written?),
+                Err(_) => Err(End::TooSlow),
+            },
+            why = self.outbox.ended() => Err(why.into()),
         }
     }
 
