@@ -6,10 +6,10 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use opal_runtime::cors::{Origins, cors};
 use std::sync::Arc;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::cors::{Origins, cors};
 use crate::error::ApiError;
 use crate::extract::MAX_BODY;
 use crate::server::App;
