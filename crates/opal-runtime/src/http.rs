@@ -90,7 +90,9 @@ pub fn install_crypto_provider() {
 ///
 /// If a certificate file cannot be used.
 pub fn client(options: &HttpOptions) -> Result<Client, HttpClientError> {
-    client_behind(proxies(|name| std::env::var(name).ok()), options)
+    #[expect(clippy::disallowed_methods, reason = "no settings of ours")]
+    let environment = |name: &str| std::env::var(name).ok();
+    client_behind(proxies(environment), options)
 }
 
 fn client_behind(proxies: Vec<Proxy>, options: &HttpOptions) -> Result<Client, HttpClientError> {

@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
+use opal_protocol::RedactedUrl;
 use regex::Regex;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -252,6 +253,8 @@ fn bare(url: &str) -> String {
             url.set_fragment(None);
             url.into()
         }
+        // Not a URL to us, and maybe one to git: a password of odd characters, say.
+        Err(_) if url.contains("://") => RedactedUrl::from(url).to_string(),
         _ => url.to_owned(),
     }
 }
@@ -329,6 +332,29 @@ mod tests {
         assert!(by_name.names_repo("git@git.example.com:a/b.git"));
         assert!(by_name.names_repo("https://git.example.com/a/b"));
         assert!(!by_name.names_repo("https://git.example.com/a/c"));
+    }
+
+    #[test]
+    fn a_bare_url_logs_nobody_in() {
+        for (url, shown) in [
+            (
+                "https://bob:pw@git.example.com/a.git?token=pw#pw",
+                "https://git.example.com/a.git",
+            ),
+            (
+                "https://pw@git.example.com/a.git",
+                "https://git.example.com/a.git",
+            ),
+            ("https://bob:p#w@git.example.com/a.git", "https://bob:p"),
+            (
+                "ssh://git:pw@git.example.com/a.git",
+                "ssh://git@git.example.com/a.git",
+            ),
+            ("git@git.example.com:a.git", "git@git.example.com:a.git"),
+            ("file:///srv/a.git", "file:///srv/a.git"),
+        ] {
+            assert_eq!(bare(url), shown);
+        }
     }
 
     #[test]
