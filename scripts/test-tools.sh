@@ -97,6 +97,7 @@ install_test_tools() {
     need openssl openssl
     need ssh-keygen openssh-client
     need setpriv util-linux
+    need curl curl
     have cargo || fail "\`cargo\` is missing: install the Rust toolchain that rust-toolchain.toml names"
     install_opa
     install_python_opal

@@ -13,7 +13,7 @@ use opal_runtime::cors::Origins;
 use opal_runtime::http::{HttpClientError, HttpOptions};
 use opal_runtime::{TaskSpawner, Tasks};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -97,7 +97,9 @@ impl Client {
         let (commands, commanded) = mpsc::channel(WAITING);
         let (events, subscribed) = mpsc::channel(WAITING);
         let subscriber = Subscriber::new(subscription(&config)?, events);
-        let parts = updater_parts(&config, http, &store, &transactions, tasks.spawner());
+        let landmark = watch::Sender::new(None);
+        let mut parts = updater_parts(&config, http, &store, &transactions, tasks.spawner());
+        parts.landmark = landmark.clone();
         let updater = Updater::new(parts, subscribed, commanded);
         let client = Self {
             address,
@@ -110,7 +112,15 @@ impl Client {
             let probed = Arc::clone(&store.store);
             let supervised = store.is_supervised();
             let log = transactions.clone();
-            let probe = Probe::new(probed, interval, log, commands.clone(), supervised);
+            let landmark = landmark.subscribe();
+            let probe = Probe::new(
+                probed,
+                interval,
+                log,
+                commands.clone(),
+                supervised,
+                landmark,
+            );
             tasks.spawn("store-probe", probe.run(shutdown.clone()));
         }
         // An engine beside us outlives the updater, which finishes what it is writing.
@@ -216,6 +226,7 @@ fn updater_parts(
         workers: fetch.limits.workers,
         store: Arc::clone(&store.store),
         store_is_elsewhere: store.is_elsewhere,
+        landmark: watch::Sender::new(None),
         engine_is_up: !store.is_supervised(),
         transactions: transactions.clone(),
         reporter: reporter(config, http, tasks),
@@ -379,7 +390,7 @@ async fn follow_engine(
         while let Some(event) = events.recv().await {
             let command = match event {
                 EngineEvent::Up { restart } => Command::EngineUp { lost: restart },
-                EngineEvent::Down { .. } => Command::EngineDown,
+                EngineEvent::Down { reason } => Command::EngineDown { reason },
             };
             if commands.send(command).await.is_err() {
                 return;

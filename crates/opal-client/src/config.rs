@@ -196,6 +196,8 @@ impl ServerConfig {
             keep_alive: seconds(reader, "KEEP_ALIVE_INTERVAL"),
             http: HttpOptions {
                 ca_file: trusted_ca(reader),
+                // Not a limit on the whole: a large bundle over a slow line arrives all the same.
+                read_timeout: Some(Duration::from_secs(60)),
                 ..HttpOptions::default()
             },
         }

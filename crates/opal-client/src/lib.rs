@@ -1,7 +1,7 @@
 //! Keeps a policy store in step with an OPAL server.
 //!
 //! **The road of a commit**: the subscription ([`opal_pubsub::subscriber`]) yields the server's
-//! announcement → [`updater`] asks [`policy::sync`] what to fetch → [`server_api`] fetches the
+//! announcement → `updater` asks [`policy::sync`] what to fetch → `server_api` fetches the
 //! bundle → [`policy_store`] takes it, and only then is its commit remembered.
 //!
 //! **The road of a data update**: the subscription yields the update → [`data::intake`] keeps the
@@ -27,9 +27,9 @@ pub mod policy_store;
 mod probe;
 pub mod record;
 mod router;
-pub mod server_api;
+mod server_api;
 pub mod transactions;
-pub mod updater;
+mod updater;
 
 pub use client::Client;
 pub use config::ClientConfig;

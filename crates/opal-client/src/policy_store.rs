@@ -45,6 +45,12 @@ pub trait PolicyStore: Send + Sync + 'static {
     /// Whether the engine answers, without credentials and without retries.
     async fn is_reachable(&self) -> Result<(), StoreError>;
 
+    /// Whether the engine has the policy `id`. Engines that cannot lose what they hold while we live
+    /// need not be asked.
+    async fn has_policy(&self, _id: &str) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
     /// The policies in the engine that are OPAL's to touch, id to text.
     async fn policies(&self) -> Result<BTreeMap<String, String>, StoreError>;
 }

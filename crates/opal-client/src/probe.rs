@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -18,6 +18,7 @@ pub(crate) struct Probe {
     transactions: TransactionLog,
     commands: mpsc::Sender<Command>,
     supervised: bool,
+    landmark: watch::Receiver<Option<String>>,
 }
 
 impl std::fmt::Debug for Probe {
@@ -31,13 +32,15 @@ impl std::fmt::Debug for Probe {
 impl Probe {
     /// A probe of `store`, whose findings go to `transactions`, and to the updater through `commands`
     /// when an engine that was away is back: it may have lost what it held. Of a `supervised` engine
-    /// the updater hears from elsewhere.
+    /// the updater hears from elsewhere; of any other, that it lost the `landmark`, a policy that it
+    /// took, shows a restart between two probes.
     pub(crate) fn new(
         store: Arc<dyn PolicyStore>,
         interval: Duration,
         transactions: TransactionLog,
         commands: mpsc::Sender<Command>,
         supervised: bool,
+        landmark: watch::Receiver<Option<String>>,
     ) -> Self {
         Self {
             store,
@@ -45,6 +48,7 @@ impl Probe {
             transactions,
             commands,
             supervised,
+            landmark,
         }
     }
 
@@ -60,22 +64,19 @@ impl Probe {
         if self.supervised {
             ticker.tick().await;
         }
-        let mut was_up = false;
         loop {
             ticker.tick().await;
             let outcome = self.store.is_reachable().await;
             let is_up = outcome.is_ok();
             let is_news = self.transactions.probed(outcome);
-            let came_back = is_up && is_news && was_up;
-            was_up |= is_up;
             if is_news && !is_up {
                 warn!("The policy engine does not answer");
             }
             // Whoever supervises an engine knows better when it was restarted.
-            if !came_back || self.supervised {
+            if self.supervised || !is_up || !(is_news || self.has_lost_its_policy().await) {
                 continue;
             }
-            info!("The policy engine answers again, filling it anew");
+            info!("The policy engine was restarted or away, filling it anew");
             if self
                 .commands
                 .send(Command::EngineUp { lost: true })
@@ -85,5 +86,13 @@ impl Probe {
                 return;
             }
         }
+    }
+
+    /// Whether the engine lacks a policy that it took: it was restarted between two questions.
+    async fn has_lost_its_policy(&self) -> bool {
+        let Some(id) = self.landmark.borrow().clone() else {
+            return false;
+        };
+        matches!(self.store.has_policy(&id).await, Ok(false))
     }
 }

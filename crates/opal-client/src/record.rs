@@ -16,11 +16,12 @@ pub struct Record {
     /// Data in the order in which it was written, without what later writes left nothing of.
     data: Vec<StoreChange>,
     patches: usize,
-    /// Whether some patches had to be forgotten.
+    /// Whether data had to be forgotten.
     incomplete: bool,
 }
 
-/// So many patches are kept. More are forgotten, and what they were based on with them.
+/// So many patches are kept. More, and all data is forgotten: what they were based on would be
+/// wrong without them.
 const MOST_PATCHES: usize = 10_000;
 
 impl Record {
@@ -56,7 +57,7 @@ impl Record {
         }
         self.data.push(change.clone());
         if self.patches > MOST_PATCHES {
-            self.data.retain(|held| !is_patch(held));
+            self.data.clear();
             self.patches = 0;
             self.incomplete = true;
         }
@@ -84,6 +85,12 @@ impl Record {
         let bundle = self.bundle.clone().map(Arc::new).map(StoreChange::Bundle);
         let changes: Vec<StoreChange> = bundle.into_iter().chain(self.data.clone()).collect();
         (!changes.is_empty()).then_some(changes)
+    }
+
+    /// A policy that the engine must have if it has lost nothing.
+    pub fn any_policy(&self) -> Option<String> {
+        let module = self.bundle.as_ref()?.policy_modules.first()?;
+        Some(module.path.to_string())
     }
 
     /// Whether the replay lacks something that was written.

@@ -12,7 +12,7 @@ use crate::policy::sync::BundleRequest;
 
 /// The server's REST API, as one client uses it. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct ServerApi {
+pub(crate) struct ServerApi {
     client: Client,
     token: Option<SecretString>,
     policy_url: Url,
@@ -20,12 +20,9 @@ pub struct ServerApi {
     scoped: bool,
 }
 
-/// How long an answer may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
-
 /// Why the server's answer is missing or useless.
 #[derive(Debug, thiserror::Error)]
-pub enum ServerApiError {
+pub(crate) enum ServerApiError {
     /// No answer.
     #[error("could not reach the server at `{url}`")]
     Unreachable {
@@ -57,8 +54,8 @@ pub enum ServerApiError {
 }
 
 impl ServerApi {
-    /// The API of the server at `server_url`, which ends without a slash.
-    pub fn new(
+    /// The API of the server at `server_url`. How long an answer may take is up to `client`.
+    pub(crate) fn new(
         client: Client,
         server_url: &Url,
         data_sources_url: Url,
@@ -91,17 +88,20 @@ impl ServerApi {
     }
 
     /// Where bundles come from.
-    pub fn policy_url(&self) -> &Url {
+    pub(crate) fn policy_url(&self) -> &Url {
         &self.policy_url
     }
 
     /// Where the data sources are asked for.
-    pub fn data_sources_url(&self) -> &Url {
+    pub(crate) fn data_sources_url(&self) -> &Url {
         &self.data_sources_url
     }
 
     /// Fetches a bundle.
-    pub async fn bundle(&self, request: &BundleRequest) -> Result<PolicyBundle, ServerApiError> {
+    pub(crate) async fn bundle(
+        &self,
+        request: &BundleRequest,
+    ) -> Result<PolicyBundle, ServerApiError> {
         let mut url = self.policy_url.clone();
         if !self.scoped || request.base.is_some() {
             let mut query = url.query_pairs_mut();
@@ -127,7 +127,7 @@ impl ServerApi {
             url: shown.clone(),
             source: source.without_url(),
         };
-        let mut request = self.client.get(url.clone()).timeout(ANSWER_WITHIN);
+        let mut request = self.client.get(url.clone());
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.expose_secret());
         }
@@ -136,11 +136,7 @@ impl ServerApi {
         }
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
-        let retry_after = response
-            .headers()
-            .get("retry-after")
-            .and_then(|value| value.to_str().ok()?.parse().ok())
-            .map(Duration::from_secs);
+        let retry_after = opal_runtime::retry_after(response.headers());
         let body = response.bytes().await.map_err(unreachable)?;
         if !status.is_success() {
             return Err(ServerApiError::Rejected {
@@ -157,7 +153,7 @@ impl ServerApi {
 
 impl ServerApiError {
     /// How long the server asks us to wait.
-    pub fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Rejected { retry_after, .. } => *retry_after,
             Self::Unreachable { .. } | Self::Unreadable { .. } => None,

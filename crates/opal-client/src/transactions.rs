@@ -54,6 +54,19 @@ impl TransactionLog {
         self.log.send_modify(TransactionState::engine_restarted);
     }
 
+    /// The engine answers.
+    pub(crate) fn engine_up(&self) {
+        self.log.send_modify(|log| log.probed(Ok(()), Utc::now()));
+    }
+
+    /// The engine is gone.
+    pub(crate) fn engine_down(&self, reason: String) {
+        self.log.send_modify(|log| {
+            log.engine_restarted();
+            log.probed(Err(reason), Utc::now());
+        });
+    }
+
     /// The engine holds again what it held.
     pub(crate) fn engine_refilled(&self) {
         self.log.send_modify(TransactionState::engine_refilled);
@@ -130,13 +143,15 @@ impl TransactionLog {
         self.record(entry_transaction(update, entry, Some(error)));
     }
 
-    /// An entry failed for good: it counts as a failure, and nothing is waiting for it any more.
+    /// An entry failed for good. A source stays failing until the server names it no more or anew,
+    /// since its data is missing; a publish that cannot be applied concerns its publisher, who is
+    /// told by the report.
     pub(crate) fn entry_refused(&self, update: &str, entry: &DataSourceEntry, error: &str) {
         let transaction = entry_transaction(update, entry, Some(error));
-        self.log.send_modify(|log| {
-            let subject = transaction.subject.clone();
-            log.record(transaction);
-            log.settle(&subject);
+        let is_inline = entry.data.is_some();
+        self.log.send_modify(|log| match is_inline {
+            true => log.record_refusal(transaction),
+            false => log.record(transaction),
         });
     }
 
@@ -149,7 +164,7 @@ impl TransactionLog {
     /// none, and then there is nothing to wait for.
     pub(crate) fn sources_named(&self, none: bool) {
         self.log.send_modify(|log| {
-            log.settle(&Subject::Sources);
+            log.settle_data();
             if none {
                 log.nothing_to_load(TransactionKind::Data);
             }

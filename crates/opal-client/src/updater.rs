@@ -18,7 +18,7 @@ use opal_protocol::{
 };
 use opal_pubsub::subscriber::Event;
 use opal_runtime::ConnRetryOptions;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -49,7 +49,7 @@ const BUNDLE_FIRST: Duration = Duration::from_secs(5);
 
 /// What is asked of the updater from inside this process.
 #[derive(Debug)]
-pub enum Command {
+pub(crate) enum Command {
     /// Fetch a complete bundle.
     TriggerPolicy,
     /// Load the data sources again. Answered once the server has named them.
@@ -60,35 +60,40 @@ pub enum Command {
         lost: bool,
     },
     /// The engine is gone and is being started again: nothing is written meanwhile.
-    EngineDown,
+    EngineDown {
+        /// Why, for people.
+        reason: String,
+    },
 }
 
 /// What an updater works with.
-pub struct UpdaterParts {
+pub(crate) struct UpdaterParts {
     /// What the client subscribed to.
-    pub interests: Interests,
+    pub(crate) interests: Interests,
     /// Whether it follows policy.
-    pub policy: bool,
+    pub(crate) policy: bool,
     /// Whether it follows data.
-    pub data: bool,
+    pub(crate) data: bool,
     /// The server.
-    pub api: ServerApi,
+    pub(crate) api: ServerApi,
     /// How a bundle is asked for within one round.
-    pub policy_retry: ConnRetryOptions,
+    pub(crate) policy_retry: ConnRetryOptions,
     /// Documents.
-    pub fetcher: Arc<Fetcher>,
+    pub(crate) fetcher: Arc<Fetcher>,
     /// How many are fetched at once.
-    pub workers: usize,
+    pub(crate) workers: usize,
     /// The engine.
-    pub store: Arc<dyn PolicyStore>,
+    pub(crate) store: Arc<dyn PolicyStore>,
     /// Whether the engine can lose what it holds while we live.
-    pub store_is_elsewhere: bool,
+    pub(crate) store_is_elsewhere: bool,
+    /// Where the probe finds a policy that the engine must have.
+    pub(crate) landmark: watch::Sender<Option<String>>,
     /// Whether it is there from the start, or announced by [`Command::EngineUp`].
-    pub engine_is_up: bool,
+    pub(crate) engine_is_up: bool,
     /// What succeeded and what fails.
-    pub transactions: TransactionLog,
+    pub(crate) transactions: TransactionLog,
     /// Who is told; nobody if `None`.
-    pub reporter: Option<Reporter>,
+    pub(crate) reporter: Option<Reporter>,
 }
 
 impl std::fmt::Debug for UpdaterParts {
@@ -100,7 +105,7 @@ impl std::fmt::Debug for UpdaterParts {
 }
 
 /// The task. See the module.
-pub struct Updater {
+pub(crate) struct Updater {
     parts: UpdaterParts,
     events: mpsc::Receiver<Event>,
     commands: mpsc::Receiver<Command>,
@@ -111,15 +116,18 @@ pub struct Updater {
     updates: HashMap<u64, UpdateProgress>,
     next_update: u64,
     data_waits_until: Option<Instant>,
-    /// Whether data has been written before the current bundle.
+    /// Whether data has been written.
     wrote_data: bool,
     /// What to write again into an engine that lost it.
     record: Option<Record>,
     /// Whether the engine has lost it.
     restore: bool,
     engine_is_up: bool,
+    /// Whether the engine went away while the write that runs was under way.
+    write_is_spoiled: bool,
+    /// Whether the failure of policy that lasts has been reported.
+    policy_failure_is_told: bool,
     bundle: Option<Work<Result<PolicyBundle, ServerApiError>>>,
-    bundle_is_complete: bool,
     bundle_began: DateTime<Utc>,
     ready_bundle: Option<Arc<PolicyBundle>>,
     fetches: FuturesUnordered<Work<(Seq, Result<Document, Failure>)>>,
@@ -133,6 +141,8 @@ struct Load {
     reason: &'static str,
     waiting: Vec<oneshot::Sender<Result<(), ServerApiError>>>,
     attempt: u32,
+    /// Whether it was asked for again while the question was on its way.
+    again: bool,
 }
 
 /// What a finished write was.
@@ -162,7 +172,7 @@ impl std::fmt::Debug for Updater {
 
 impl Updater {
     /// An updater that follows `events` and `commands`.
-    pub fn new(
+    pub(crate) fn new(
         parts: UpdaterParts,
         events: mpsc::Receiver<Event>,
         commands: mpsc::Receiver<Command>,
@@ -180,8 +190,9 @@ impl Updater {
             record: parts.store_is_elsewhere.then(Record::default),
             restore: false,
             engine_is_up: parts.engine_is_up,
+            write_is_spoiled: false,
+            policy_failure_is_told: false,
             bundle: None,
-            bundle_is_complete: true,
             bundle_began: Utc::now(),
             ready_bundle: None,
             fetches: FuturesUnordered::new(),
@@ -194,10 +205,13 @@ impl Updater {
     }
 
     /// Runs until `shutdown`; a write that is under way is finished first.
-    pub async fn run(mut self, shutdown: CancellationToken) {
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
-            self.start_work();
-            self.step(&shutdown).await;
+            // One reading of the clock for both, so that nothing falls due between them.
+            let now = Instant::now();
+            self.start_work(now);
+            let wake = self.next_wake(now);
+            self.step(wake, &shutdown).await;
         }
         if let Some(write) = self.write.take() {
             write.await;
@@ -205,29 +219,27 @@ impl Updater {
     }
 
     /// Starts everything that may run now.
-    fn start_work(&mut self) {
-        let now = Instant::now();
+    fn start_work(&mut self, now: Instant) {
         if let Some(request) = self.sync.as_mut().and_then(|sync| sync.next_request(now)) {
-            self.bundle_is_complete = request.base.is_none();
             self.bundle_began = Utc::now();
             self.bundle = Some(self.fetch_bundle(request));
         }
         for entry in self.polled.due(now) {
-            self.push_update("Periodic Update", vec![entry]);
+            self.poll(entry);
         }
         while let Some(fetch) = self.queue.next_fetch(now) {
             let work = self.fetch_document(fetch);
             self.fetches.push(work);
         }
         if self.write.is_none() {
+            self.write_is_spoiled = false;
             self.write = self.next_write(now);
         }
     }
 
     /// Waits for one thing to happen and handles it.
-    async fn step(&mut self, shutdown: &CancellationToken) {
-        let wake = self.next_wake();
-        let has_room = self.queue.len() < MOST_ENTRIES;
+    async fn step(&mut self, wake: Option<Instant>, shutdown: &CancellationToken) {
+        let has_room = self.queue.on_their_way() < MOST_ENTRIES;
         tokio::select! {
             () = shutdown.cancelled() => {}
             written = pending(&mut self.write) => {
@@ -249,14 +261,10 @@ impl Updater {
         }
     }
 
-    fn next_wake(&self) -> Option<Instant> {
-        let now = Instant::now();
-        let gate = self.data_waits_until.filter(|at| *at > now);
-        let queue = self.queue.next_wake().filter(|at| *at > now);
-        // A retry that is due and waits for a worker is woken by a fetch that ends.
+    fn next_wake(&self, now: Instant) -> Option<Instant> {
         [
-            gate,
-            queue,
+            self.data_waits_until.filter(|at| *at > now),
+            self.queue.next_wake(now),
             self.polled.next_wake(),
             self.sync.as_ref().and_then(PolicySync::next_wake),
         ]
@@ -270,8 +278,6 @@ impl Updater {
             Event::Subscribed(_) => {
                 if let Some(sync) = &mut self.sync {
                     sync.subscribed();
-                    self.data_waits_until
-                        .get_or_insert_with(|| Instant::now() + BUNDLE_FIRST);
                 }
                 self.load_sources("Initial load", None);
             }
@@ -328,16 +334,22 @@ impl Updater {
             Command::TriggerData(answer) => self.load_sources("request from sdk", Some(answer)),
             Command::EngineUp { lost } => {
                 self.engine_is_up = true;
+                self.parts.transactions.engine_up();
                 if lost {
                     self.parts.transactions.engine_restarted();
                     self.restore = true;
+                    self.write_is_spoiled = true;
                 }
                 self.queue.retry_now(Instant::now());
                 if let Some(sync) = &mut self.sync {
                     sync.retry_now();
                 }
             }
-            Command::EngineDown => self.engine_is_up = false,
+            Command::EngineDown { reason } => {
+                self.engine_is_up = false;
+                self.write_is_spoiled = true;
+                self.parts.transactions.engine_down(reason);
+            }
         }
     }
 
@@ -357,12 +369,12 @@ impl Updater {
                 "Could not fill the policy engine from our record, taking everything anew: {error}"
             );
             self.take_everything();
+        } else if self.record.as_ref().is_some_and(Record::is_incomplete) {
+            warn!("Too many patches to keep were written, taking everything anew");
+            self.take_everything();
         } else {
             info!("The policy engine holds again what it held");
             self.parts.transactions.engine_refilled();
-            if self.record.as_ref().is_some_and(Record::is_incomplete) {
-                self.load_sources("policy store rehydration", None);
-            }
         }
         self.queue.retry_now(Instant::now());
         if let Some(sync) = &mut self.sync {

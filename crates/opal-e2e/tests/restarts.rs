@@ -1,9 +1,11 @@
 //! Something is taken away in the middle and put back: the state at the end is the same.
 
+use anyhow::Context;
 use opal_e2e::scenario::{both_roads_still_work, first_commit, first_data};
 use opal_e2e::{Announce, Deployment, Engine, Setup};
 use opal_testing::binaries::Kind;
 use opal_testing::wait;
+use serde_json::json;
 
 /// The history is rewritten: a commit that clients hold is no longer in it.
 async fn force_push(deployment: &mut Deployment) -> anyhow::Result<()> {
@@ -165,4 +167,66 @@ async fn a_repository_that_goes_away_and_comes_back_is_followed_again() -> anyho
             both_roads_still_work(deployment, 1).await
         })
         .await
+}
+
+/// An OPA that somebody else runs loses everything, what was published inline included.
+async fn restart_the_opa_elsewhere(deployment: &mut Deployment) -> anyhow::Result<()> {
+    let update = json!({"entries": [
+        {"url": "", "topics": ["policy_data"], "dst_path": "/inline", "data": {"n": 1}},
+    ]});
+    deployment.publish(&update).await?;
+    let mut expected = first_data();
+    expected["inline"] = json!({"n": 1});
+    deployment.wait_for_state(&expected).await?;
+
+    let engine = deployment.engine.as_mut().context("an OPA elsewhere")?;
+    engine.kill()?;
+    engine.start_again().await?;
+    deployment.wait_for_state(&expected).await?;
+    deployment.wait_until_ready().await
+}
+
+#[tokio::test]
+async fn an_opa_elsewhere_that_restarts_is_filled_again() -> anyhow::Result<()> {
+    let setup = Setup::ours(Engine::OpaElsewhere);
+    let often = ("OPAL_POLICY_STORE_LIVENESS_PROBE_INTERVAL_SECONDS", "1");
+    let setup = setup.client_setting(often.0, often.1);
+    setup.run(restart_the_opa_elsewhere).await
+}
+
+/// OPA takes what it can of a commit that does not compile; the next commit takes it back.
+async fn revert_a_broken_commit(deployment: &mut Deployment) -> anyhow::Result<()> {
+    let answer = |n: u8| format!("package rules.extra\nanswer = {n}\n");
+    let is = async |deployment: &Deployment, n: u8| {
+        let path = "rules/extra/answer";
+        deployment
+            .wait_for_decision(path, &json!({}), &json!(n))
+            .await
+    };
+    deployment
+        .commit(|commit| commit.file("extra/answer.rego", &answer(1)))
+        .await?;
+    is(deployment, 1).await?;
+    deployment
+        .commit(|commit| {
+            commit
+                .file("extra/answer.rego", &answer(2))?
+                .file("extra/broken.rego", "package rules.broken\nx = = 1\n")
+        })
+        .await?;
+    is(deployment, 2).await?;
+    deployment
+        .commit(|commit| {
+            let commit = commit.file("extra/answer.rego", &answer(1))?;
+            Ok(commit.remove("extra/broken.rego"))
+        })
+        .await?;
+    is(deployment, 1).await?;
+    deployment.wait_for_state(&first_data()).await
+}
+
+#[tokio::test]
+async fn nothing_stays_in_opa_of_a_broken_commit_that_was_reverted() -> anyhow::Result<()> {
+    let setup = Setup::ours(Engine::OpaElsewhere);
+    setup.run(revert_a_broken_commit).await
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures_util::SinkExt;
-use opal_protocol::rpc::PublishArguments;
-use opal_protocol::{Document, ScopeId, UpdateId};
+use opal_protocol::rpc::{self, PublishArguments};
+use opal_protocol::{Document, ScopeId, Topic, UpdateId};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 use uuid::Uuid;
@@ -154,9 +154,16 @@ impl Channel {
         let reply = match action {
             Action::Nothing => return Ok(()),
             Action::Reply(reply) => reply,
-            Action::Subscribe(topics, reply) => {
-                self.registration.subscribe(topics).await?;
-                reply
+            Action::Subscribe(topics, call_id) => {
+                let granted = self.registration.subscribe(topics).await?;
+                if !granted {
+                    let channel_id = self.session.channel_id();
+                    warn!(
+                        channel.id = channel_id,
+                        "Refused a connection that wants too many topics"
+                    );
+                }
+                rpc::response_text(&granted, "bool", call_id.as_deref())
             }
             Action::Unsubscribe(topics, reply) => {
                 self.registration.unsubscribe(topics).await?;
@@ -168,10 +175,12 @@ impl Channel {
             }
             Action::Denied(topics, reply) => {
                 let channel_id = self.session.channel_id();
+                let first = topics.first().map(Topic::as_str).unwrap_or_default();
+                let first: String = first.chars().take(200).collect();
                 warn!(
                     channel.id = channel_id,
-                    ?topics,
-                    "Refused topics to a connection"
+                    topic.count = topics.len(),
+                    "Refused topics to a connection, `{first}` the first of them"
                 );
                 reply
             }

@@ -211,7 +211,7 @@ pub enum AppendError {
 pub struct FeedLimits {
     /// At most so many changes.
     pub changes: usize,
-    /// At most so many bytes of payload.
+    /// At most so many bytes of payload and topics.
     pub bytes: usize,
 }
 
@@ -374,7 +374,9 @@ impl ScopeLog {
 }
 
 fn size(change: &Change) -> usize {
-    change.draft.payload.data().text().len()
+    let topics = change.draft.topics.iter();
+    let topics: usize = topics.map(|topic| topic.as_str().len()).sum();
+    change.draft.payload.data().text().len() + topics
 }
 
 #[cfg(test)]

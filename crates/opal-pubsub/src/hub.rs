@@ -22,6 +22,9 @@ pub struct SubscriberId(pub u64);
 /// How long an outbox may stay over its limit.
 pub const SLOW_FOR: Duration = Duration::from_secs(10);
 
+/// So many topics a connection may have.
+pub const MOST_TOPICS: usize = 1000;
+
 /// An outbox with more than this is ended at once: its reader is gone in all but name.
 const HOPELESS: usize = 8 * Outbox::LIMIT;
 
@@ -68,11 +71,6 @@ impl Hub {
         &self.feed
     }
 
-    /// How many connections there are.
-    pub fn subscriber_count(&self) -> usize {
-        self.subscribers.len()
-    }
-
     /// Adds a connection without topics.
     pub fn register(&mut self, id: SubscriberId, outbox: Arc<Outbox>) {
         let subscriber = Subscriber {
@@ -84,11 +82,15 @@ impl Hub {
         self.subscribers.insert(id, subscriber);
     }
 
-    /// Adds topics to a connection. Those it has already do nothing.
-    pub fn subscribe(&mut self, id: SubscriberId, topics: Vec<Topic>) {
+    /// Adds topics to a connection. Those it has already do nothing. Returns whether it was done:
+    /// nothing is when the connection would have more than [`MOST_TOPICS`].
+    pub fn subscribe(&mut self, id: SubscriberId, topics: Vec<Topic>) -> bool {
         let Some(subscriber) = self.subscribers.get_mut(&id) else {
-            return;
+            return false;
         };
+        if subscriber.topics.len() + topics.len() > MOST_TOPICS {
+            return false;
+        }
         for topic in topics {
             if subscriber.topics.contains(&topic) {
                 continue;
@@ -96,6 +98,7 @@ impl Hub {
             self.by_topic.entry(topic.clone()).or_default().push(id);
             subscriber.topics.push(topic);
         }
+        true
     }
 
     /// Takes topics from a connection. Those it does not have are skipped.
@@ -264,7 +267,7 @@ mod tests {
             let outbox = Arc::new(Outbox::default());
             self.hub.register(SubscriberId(id), Arc::clone(&outbox));
             let topics = topics.iter().copied().map(Topic::from).collect();
-            self.hub.subscribe(SubscriberId(id), topics);
+            assert!(self.hub.subscribe(SubscriberId(id), topics));
             outbox
         }
 
@@ -325,6 +328,17 @@ mod tests {
         let outbox = bench.join(1, &["a", "a"]);
         assert_eq!(bench.publish(&["a"], "1", None), 1);
         assert_eq!(topics(&outbox).len(), 1);
+    }
+
+    #[test]
+    fn a_connection_has_so_many_topics_and_no_more() {
+        let mut bench = Bench::new();
+        bench.join(1, &["a"]);
+        let many = (0..MOST_TOPICS)
+            .map(|n| Topic::from(n.to_string()))
+            .collect();
+        assert!(!bench.hub.subscribe(SubscriberId(1), many));
+        assert_eq!(bench.publish(&["0"], "1", None), 0, "none of them");
     }
 
     #[test]

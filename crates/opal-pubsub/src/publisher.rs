@@ -50,11 +50,10 @@ enum Command {
         except: Option<SubscriberId>,
         answer: oneshot::Sender<Result<Published, AppendError>>,
     },
-    Register(SubscriberId, Arc<Outbox>),
-    Subscribe(SubscriberId, Vec<Topic>, oneshot::Sender<()>),
+    Register(SubscriberId, Arc<Outbox>, oneshot::Sender<()>),
+    Subscribe(SubscriberId, Vec<Topic>, oneshot::Sender<bool>),
     Unsubscribe(SubscriberId, Vec<Topic>, oneshot::Sender<()>),
     Head(ScopeId, oneshot::Sender<(Position, Option<CommitHash>)>),
-    CountSubscribers(oneshot::Sender<usize>),
 }
 
 /// The task that owns the [`Hub`].
@@ -114,19 +113,16 @@ impl Publisher {
             .await
     }
 
-    /// How many connections this server has.
-    pub async fn subscriber_count(&self) -> Result<usize, HubStopped> {
-        self.ask(Command::CountSubscribers).await
-    }
-
     /// Adds a connection without topics; it ends when the registration is dropped.
     pub async fn register(&self, outbox: Arc<Outbox>) -> Result<Registration, HubStopped> {
         let id = SubscriberId(self.next_subscriber.fetch_add(1, Ordering::Relaxed));
-        self.send(Command::Register(id, outbox)).await?;
-        Ok(Registration {
+        let registration = Registration {
             id,
             publisher: self.clone(),
-        })
+        };
+        // Done before the registration can be dropped, whose end travels by another road.
+        self.ask(|done| Command::Register(id, outbox, done)).await?;
+        Ok(registration)
     }
 
     async fn ask<T>(
@@ -156,8 +152,9 @@ impl Registration {
         self.id
     }
 
-    /// Adds topics. On return every change that is appended later is delivered.
-    pub async fn subscribe(&self, topics: Vec<Topic>) -> Result<(), HubStopped> {
+    /// Adds topics. After `true` every change that is appended later is delivered; `false` says
+    /// that they are too many, and that nothing was done.
+    pub async fn subscribe(&self, topics: Vec<Topic>) -> Result<bool, HubStopped> {
         self.publisher
             .ask(|done| Command::Subscribe(self.id, topics, done))
             .await
@@ -213,10 +210,14 @@ impl HubTask {
                     .publish(&scope, None, draft, except, Instant::now());
                 let _ = answer.send(published);
             }
-            Command::Register(id, outbox) => self.hub.register(id, outbox),
+            Command::Register(id, outbox, done) => {
+                self.hub.register(id, outbox);
+                if done.send(()).is_err() {
+                    self.hub.remove(id);
+                }
+            }
             Command::Subscribe(id, topics, done) => {
-                self.hub.subscribe(id, topics);
-                let _ = done.send(());
+                let _ = done.send(self.hub.subscribe(id, topics));
             }
             Command::Unsubscribe(id, topics, done) => {
                 self.hub.unsubscribe(id, &topics);
@@ -225,9 +226,6 @@ impl HubTask {
             Command::Head(scope, answer) => {
                 let feed = self.hub.feed();
                 let _ = answer.send((feed.head(&scope), feed.commit(&scope).cloned()));
-            }
-            Command::CountSubscribers(answer) => {
-                let _ = answer.send(self.hub.subscriber_count());
             }
         }
     }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use opal_protocol::rpc::{self, Incoming, PublishArguments, SubscribeArguments, server_methods};
 use opal_protocol::{Claims, Topic};
 
+use crate::hub::MOST_TOPICS;
+
 /// The limits of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionLimits {
@@ -59,8 +61,8 @@ pub enum Action {
     Nothing,
     /// Send this text.
     Reply(String),
-    /// Subscribe, then send the text.
-    Subscribe(Vec<Topic>, String),
+    /// Subscribe, then answer whether it was done, under this call id.
+    Subscribe(Vec<Topic>, Option<String>),
     /// Unsubscribe, then send the text.
     Unsubscribe(Vec<Topic>, String),
     /// Publish, then send the text.
@@ -85,6 +87,8 @@ pub enum Fault {
     NoAnswer,
     #[error("it was silent for too long")]
     Silent,
+    #[error("it published more than other peers would take")]
+    TooLarge,
     #[error("its token expired")]
     TokenExpired,
 }
@@ -195,7 +199,7 @@ impl Session {
                 match serde_json::from_str::<SubscribeArguments>(arguments) {
                     Ok(SubscribeArguments { topics }) => self
                         .denied(&topics, call_id)
-                        .unwrap_or_else(|| Action::Subscribe(topics, yes())),
+                        .unwrap_or_else(|| Action::Subscribe(topics, request.call_id.clone())),
                     Err(_) => Action::Close(Fault::BadCall),
                 }
             }
@@ -206,6 +210,7 @@ impl Session {
                 }
             }
             server_methods::PUBLISH => match serde_json::from_str::<PublishArguments>(arguments) {
+                Ok(publish) if is_too_large(&publish) => Action::Close(Fault::TooLarge),
                 Ok(publish) => self
                     .denied(&publish.topics, call_id)
                     .unwrap_or_else(|| Action::Publish(publish, yes())),
@@ -235,6 +240,15 @@ impl Session {
             None => !CLOSED_TOPICS.contains(&topic.as_str()),
         }
     }
+}
+
+/// Whether a publish would break its subscribers' connections, or has an absurd number of topics.
+fn is_too_large(publish: &PublishArguments) -> bool {
+    const ENVELOPE: usize = 1024;
+    let data = publish.data.as_ref().map_or(0, |data| data.text().len());
+    let topics = publish.topics.iter().map(|topic| topic.as_str().len());
+    data + topics.sum::<usize>() > rpc::MAX_FRAME_TO_RELEASED_CLIENTS - ENVELOPE
+        || publish.topics.len() > MOST_TOPICS
 }
 
 /// The `call_id` of a frame that we wrote: it ends `"call_id":"…"},"response":null}`.

@@ -151,10 +151,10 @@ impl Subscriber {
         loop {
             let connecting = Instant::now();
             let pause = match self.subscribe().await {
-                Ok(socket) => {
+                Ok((socket, early)) => {
                     info!(server.url = %self.config.url, "Subscribed at `{}`", self.config.url);
                     let connected = Instant::now();
-                    let error = self.follow(socket, &channel_id).await;
+                    let error = self.follow(socket, early, &channel_id).await;
                     if matches!(error, ConnectionError::Unheard) {
                         return;
                     }
@@ -204,7 +204,7 @@ impl Subscriber {
     }
 
     /// Connects and subscribes to all topics at once.
-    async fn subscribe(&self) -> Result<Socket, ConnectionError> {
+    async fn subscribe(&self) -> Result<(Socket, Vec<Event>), ConnectionError> {
         let limits = WebSocketConfig::default()
             .max_message_size(Some(rpc::MAX_FRAME))
             .max_frame_size(Some(rpc::MAX_FRAME));
@@ -228,17 +228,26 @@ impl Subscriber {
             Ok(Ok(connected)) => connected,
         };
         match timeout(ANSWER_WITHIN, self.ask_for_topics(&mut socket)).await {
-            Ok(Ok(())) => Ok(socket),
+            Ok(Ok(early)) => Ok((socket, early)),
+            // A released server refuses by closing.
+            Ok(Err(ConnectionError::Closed { .. })) => Err(self.denied()),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(ConnectionError::TimedOut),
         }
     }
 
-    async fn ask_for_topics(&self, socket: &mut Socket) -> Result<(), ConnectionError> {
+    fn denied(&self) -> ConnectionError {
+        let topics = self.config.topics.clone();
+        ConnectionError::Denied { topics }
+    }
+
+    /// Returns what a server tells us between registering us and saying so, as released ones may.
+    async fn ask_for_topics(&self, socket: &mut Socket) -> Result<Vec<Event>, ConnectionError> {
         let call_id = Uuid::new_v4().simple().to_string();
         let arguments = serde_json::json!({ "topics": self.config.topics });
         let ask = rpc::request_text(server_methods::SUBSCRIBE, &arguments, &call_id);
         send(socket, ask).await?;
+        let mut early = Vec::new();
         loop {
             let Some(text) = receive(socket).await? else {
                 continue;
@@ -247,24 +256,33 @@ impl Subscriber {
                 Ok(Incoming::Response(response))
                     if response.call_id.as_deref() == Some(call_id.as_str()) =>
                 {
-                    if response.result.get() == "true" {
-                        return Ok(());
-                    }
-                    let topics = self.config.topics.clone();
-                    return Err(ConnectionError::Denied { topics });
+                    return match response.result.get() {
+                        "true" => Ok(early),
+                        _ => Err(self.denied()),
+                    };
                 }
                 // A server with statistics asks who we are first.
-                Ok(Incoming::Request(request)) => answer(socket, &request, &call_id).await?,
+                Ok(Incoming::Request(request)) => {
+                    answer(socket, &request, &call_id).await?;
+                    early.extend(notification(&request));
+                }
                 _ => {}
             }
         }
     }
 
     /// Passes on what comes until the connection ends.
-    async fn follow(&self, mut socket: Socket, channel_id: &str) -> ConnectionError {
+    async fn follow(
+        &self,
+        mut socket: Socket,
+        early: Vec<Event>,
+        channel_id: &str,
+    ) -> ConnectionError {
         let start = Event::Subscribed(Start::Snapshot);
-        if self.events.send(start).await.is_err() {
-            return ConnectionError::Unheard;
+        for event in std::iter::once(start).chain(early) {
+            if self.events.send(event).await.is_err() {
+                return ConnectionError::Unheard;
+            }
         }
         match self.follow_until_it_ends(&mut socket, channel_id).await {
             Ok(never) => match never {},
@@ -309,29 +327,43 @@ impl Subscriber {
         text: &str,
         channel_id: &str,
     ) -> Result<(), ConnectionError> {
-        let Ok(Incoming::Request(request)) = Incoming::parse(text) else {
-            return Ok(());
+        let request = match Incoming::parse(text) {
+            Ok(Incoming::Request(request)) => request,
+            Ok(Incoming::Response(_) | Incoming::Neither) => return Ok(()),
+            Err(error) => {
+                warn!("Ignored a frame that is not JSON: {error}");
+                return Ok(());
+            }
         };
         // Answered first: a released server sends nothing more on the topic before that.
         answer(socket, &request, channel_id).await?;
-        if request.method != rpc::NOTIFY {
-            return Ok(());
-        }
-        let arguments = request.arguments.map_or("null", |text| text.get());
-        match serde_json::from_str::<NotifyArguments>(arguments) {
-            Ok(notify) => {
-                let null = || Document::from(&serde_json::Value::Null);
-                let event = Event::Message {
-                    topic: notify.subscription.topic,
-                    data: notify.data.unwrap_or_else(null),
-                };
+        match notification(&request) {
+            Some(event) => {
                 let sent = self.events.send(event).await;
                 sent.map_err(|_| ConnectionError::Unheard)
             }
-            Err(error) => {
-                warn!("Ignored a notification that cannot be read: {error}");
-                Ok(())
-            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a request tells us, if it is a notification.
+fn notification(request: &rpc::Request<'_>) -> Option<Event> {
+    if request.method != rpc::NOTIFY {
+        return None;
+    }
+    let arguments = request.arguments.map_or("null", |text| text.get());
+    match serde_json::from_str::<NotifyArguments>(arguments) {
+        Ok(notify) => {
+            let null = || Document::from(&serde_json::Value::Null);
+            Some(Event::Message {
+                topic: notify.subscription.topic,
+                data: notify.data.unwrap_or_else(null),
+            })
+        }
+        Err(error) => {
+            warn!("Ignored a notification that cannot be read: {error}");
+            None
         }
     }
 }

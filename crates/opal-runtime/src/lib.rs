@@ -23,6 +23,7 @@ mod errors;
 pub mod http;
 pub mod paths;
 pub mod python;
+mod retry_after;
 pub mod serve;
 pub mod shutdown;
 pub mod tasks;
@@ -31,5 +32,6 @@ pub mod token;
 
 pub use backoff::{Backoff, ConnRetryOptions, WaitStrategy};
 pub use errors::chain;
+pub use retry_after::retry_after;
 pub use serve::serve;
 pub use tasks::{BoxError, TaskError, TaskSpawner, Tasks};

@@ -145,6 +145,9 @@ impl PolicyConfig {
             );
             return None;
         }
+        if !git.has_valid_branch() {
+            reader.expected("POLICY_REPO_MAIN_BRANCH", "a branch name that git accepts");
+        }
         Some(Self {
             git: GitSettings {
                 url: RedactedUrl::new(url),

@@ -7,12 +7,13 @@
 //! | Module | What it knows |
 //! | --- | --- |
 //! | `git` | the `git` program: child processes with deadlines, clones, reading objects |
-//! | `selection`, `glob` | which files are served |
+//! | `selection` | which files are served |
 //! | `view`, `manifest` | one commit's files and the order that its manifest asks for |
 //! | `bundle`, `announcement` | pure: files and changes → what clients are sent |
 //! | `repo` | the handle: one clone and its head |
 //! | `tracker` | clones, fetches, repairs: the one writer |
 //! | `reader` | reads, makes bundles and keeps them |
+//! | `disk` | how to do work that blocks |
 //! | `watcher` | when to look, and what to do when looking fails |
 //!
 //! Git is the `git` program for the network and for reading alike: the user's SSH configuration,
@@ -31,9 +32,9 @@
 mod announcement;
 pub(crate) mod api;
 mod bundle;
+mod disk;
 mod error;
 mod git;
-mod glob;
 mod manifest;
 mod reader;
 mod repo;

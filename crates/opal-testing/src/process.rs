@@ -58,7 +58,8 @@ impl ProcessSpec {
     /// The command, ready to run, without its standard streams set.
     pub fn command(&self) -> Command {
         // Asked to stop when we are gone, even if nothing of ours could run any more.
-        let mut command = Command::new("setpriv");
+        // By its full path: the program may be given another `PATH`.
+        let mut command = Command::new(on_path("setpriv"));
         command
             .args(["--pdeathsig", "TERM", "--"])
             .arg(&self.program);
@@ -265,6 +266,14 @@ fn parent_of(id: u32) -> Option<u32> {
 fn program_of(id: u32) -> Option<String> {
     let name = fs::read_to_string(format!("/proc/{id}/comm")).ok()?;
     Some(name.trim_end().to_owned())
+}
+
+/// Where `PATH` has `program`; the bare name if it does not, so that starting it names it.
+fn on_path(program: &str) -> PathBuf {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut candidates = env::split_paths(&path).map(|directory| directory.join(program));
+    let found = candidates.find(|candidate| candidate.is_file());
+    found.unwrap_or_else(|| PathBuf::from(program))
 }
 
 #[cfg(test)]

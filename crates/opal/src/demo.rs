@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Args;
 use hmac::{Hmac, Mac};
+use opal_protocol::RedactedUrl;
 use opal_runtime::Tasks;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -50,8 +51,10 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     }
     tasks.join(GRACE).await?;
     match outcome {
-        Some(Err(_)) => Ok(ExitCode::FAILURE),
-        Some(Ok(())) | None => Ok(ExitCode::SUCCESS),
+        Some(Ok(())) => Ok(ExitCode::SUCCESS),
+        // Interrupted before everything was shown.
+        None if !options.once => Ok(ExitCode::SUCCESS),
+        Some(Err(_)) | None => Ok(ExitCode::FAILURE),
     }
 }
 
@@ -82,7 +85,7 @@ impl Demo {
         let started = Instant::now();
         let repo = repository.path().display().to_string();
         let options = StackOptions {
-            repo: &repo,
+            repo: &RedactedUrl::new(&repo),
             branch: "main",
             directory: &directory.join("state"),
             ports: [0; 3],

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use opal_client::transactions::TransactionState;
 use opal_client::{Client, ClientConfig};
+use opal_protocol::RedactedUrl;
 use opal_runtime::Tasks;
 use opal_runtime::admin::{GenerateSecret, SecretFormat};
 use opal_runtime::config::{CommandLine, Environment, Program, Settings};
@@ -21,7 +22,7 @@ pub(crate) const GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct StackOptions<'a> {
     /// The policy repository, in any form that `git` takes.
-    pub(crate) repo: &'a str,
+    pub(crate) repo: &'a RedactedUrl,
     /// Its branch.
     pub(crate) branch: &'a str,
     /// Where keys and the clone are kept.
@@ -54,7 +55,7 @@ pub(crate) struct Tokens {
 /// Keys of one stack, made at its first start.
 #[derive(Debug)]
 struct Keys {
-    private: String,
+    private: SecretString,
     public: String,
     master: SecretString,
     webhook: SecretString,
@@ -117,7 +118,7 @@ fn server_config(options: &StackOptions<'_>, keys: &Keys) -> anyhow::Result<Serv
     let clones = options.directory.join("clones");
     let variables = [
         ("OPAL_SERVER_BIND_PORT", options.ports[0].to_string()),
-        ("OPAL_POLICY_REPO_URL", options.repo.to_owned()),
+        ("OPAL_POLICY_REPO_URL", options.repo.expose().to_owned()),
         ("OPAL_POLICY_REPO_MAIN_BRANCH", options.branch.to_owned()),
         ("OPAL_POLICY_REPO_CLONE_PATH", clones.display().to_string()),
         ("OPAL_POLICY_REPO_REUSE_CLONE_PATH", "true".to_owned()),
@@ -129,7 +130,10 @@ fn server_config(options: &StackOptions<'_>, keys: &Keys) -> anyhow::Result<Serv
             "OPAL_POLICY_REPO_WEBHOOK_SECRET",
             keys.webhook.expose_secret().to_owned(),
         ),
-        ("OPAL_AUTH_PRIVATE_KEY", keys.private.clone()),
+        (
+            "OPAL_AUTH_PRIVATE_KEY",
+            keys.private.expose_secret().to_owned(),
+        ),
         ("OPAL_AUTH_PUBLIC_KEY", keys.public.clone()),
         ("OPAL_AUTH_PUBLIC_KEY_FORMAT", "pem".to_owned()),
         (
@@ -206,7 +210,7 @@ impl Keys {
             text.with_context(|| format!("`{}` lacks `{name}`; remove it", file.display()))
         };
         Ok(Self {
-            private: member("private")?,
+            private: member("private")?.into(),
             public: member("public")?,
             master: member("master")?.into(),
             webhook: member("webhook")?.into(),

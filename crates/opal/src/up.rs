@@ -1,5 +1,6 @@
 //! `opal up`: server, client and engine for a repository of one's own, in one process.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,8 +16,8 @@ use crate::stack::{GRACE, Stack, StackOptions};
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// The policy repository: a URL or a path, as for `git clone`.
-    #[arg(long, value_name = "URL")]
-    repo: String,
+    #[arg(long, value_name = "URL", value_parser = |text: &str| Ok::<_, Infallible>(RedactedUrl::from(text)))]
+    repo: RedactedUrl,
     /// Its branch.
     #[arg(long, default_value = "main")]
     branch: String,
@@ -45,6 +46,18 @@ fn default_state_directory() -> PathBuf {
 pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let tasks = Tasks::new(CancellationToken::new());
     opal_runtime::shutdown::on_signal(&tasks)?;
+    let shutdown = tasks.shutdown().clone();
+    let started = shutdown.run_until_cancelled(start(&options, &tasks)).await;
+    let outcome = started.unwrap_or(Ok(()));
+    if outcome.is_err() {
+        shutdown.cancel();
+    }
+    tasks.join(GRACE).await?;
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Starts everything, says where, and says when the engine is ready.
+async fn start(options: &Options, tasks: &Tasks) -> anyhow::Result<()> {
     let stack = Stack::start(
         &StackOptions {
             repo: &options.repo,
@@ -57,11 +70,10 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
             ],
             polling: options.poll,
         },
-        &tasks,
+        tasks,
     )
     .await?;
-    let repo = RedactedUrl::new(&options.repo);
-    println!("Following branch `{}` of {repo}", options.branch);
+    println!("Following branch `{}` of {}", options.branch, options.repo);
     println!(
         "  engine  http://{}   (a page to ask it in a browser)",
         stack.engine
@@ -82,6 +94,5 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
         // Nothing gives up: what is missing may still come.
         Err(error) => println!("Still waiting: {error}"),
     }
-    tasks.join(GRACE).await?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

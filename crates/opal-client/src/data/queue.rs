@@ -8,9 +8,9 @@
 //!   with growing pauses, until it succeeds or a newer document replaces it.
 //! - When it succeeds late, it is written together with every newer entry below it that was
 //!   written meanwhile, in order, as one batch. Those are kept for that purpose.
-//! - A patch is written once, on top of exactly what was pushed before it: it waits for failing
-//!   entries that it overlaps, and is not repeated when its outcome is unknown. Newer documents
-//!   wait for such a patch no more than for the entry that it waits for.
+//! - A patch is written once, after all that was pushed before it and overlaps it: it waits for
+//!   the outcome of those entries, failing ones included, and is not repeated when its own is
+//!   unknown. Newer documents do not wait for such a patch, and are written again after it.
 //! - A newer document at the same path or above makes an older entry that fails or waits pointless,
 //!   but only once it has itself been written.
 
@@ -31,6 +31,8 @@ pub struct Job {
     pub update: u64,
     /// That update's id, for people.
     pub update_id: UpdateId,
+    /// Whether it is one of the sources that the server names, and not part of a publish.
+    pub is_source: bool,
     /// The entry as received.
     pub entry: DataSourceEntry,
     /// Where its document goes.
@@ -86,8 +88,6 @@ pub enum Retry {
 pub struct Notice {
     /// The entry.
     pub job: Job,
-    /// Its place.
-    pub seq: Seq,
     /// Whether an outcome of the entry had been told before.
     pub repeated: bool,
     /// What happened.
@@ -176,13 +176,17 @@ impl Item {
 
     /// Whether both fetch the same thing to the same place.
     fn same_source(&self, job: &Job) -> bool {
-        self.job.entry.data.is_none()
-            && job.entry.data.is_none()
-            && self.job.method == SaveMethod::Put
-            && job.method == SaveMethod::Put
-            && self.job.path == job.path
-            && self.job.entry.url == job.entry.url
-            && self.job.entry.config == job.entry.config
+        job.method == SaveMethod::Put && self.has_source(&job.entry, &job.path)
+    }
+
+    fn has_source(&self, entry: &DataSourceEntry, path: &DataPath) -> bool {
+        let own = &self.job.entry;
+        self.job.method == SaveMethod::Put
+            && own.data.is_none()
+            && entry.data.is_none()
+            && self.job.path == *path
+            && own.url == entry.url
+            && own.config == entry.config
     }
 }
 
@@ -209,14 +213,41 @@ impl Queue {
         }
     }
 
-    /// How many entries are on their way or kept.
-    pub fn len(&self) -> usize {
-        self.items.len()
+    /// How many entries are on their way for the first time. Those that failed and those that are
+    /// kept do not count: they may never drain, and must not hold up what is new.
+    pub fn on_their_way(&self) -> usize {
+        let items = self.items.values();
+        items
+            .filter(|item| !item.is_late() && !item.is_written())
+            .count()
     }
 
-    /// Whether nothing is on its way.
-    pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+    /// Whether the same source is being fetched or written for the same place just now.
+    pub fn is_busy_with(&self, entry: &DataSourceEntry, path: &DataPath) -> bool {
+        self.items.values().any(|item| {
+            let busy = !matches!(
+                item.state,
+                State::Waiting | State::Failed(_) | State::Written(_)
+            );
+            busy && item.has_source(entry, path)
+        })
+    }
+
+    /// Forgets the sources that wait for a fetch: they are about to be named anew.
+    pub fn forget_sources(&mut self) -> Vec<Notice> {
+        let waiting: Vec<Seq> = self
+            .items
+            .iter()
+            .filter(|(_, item)| matches!(item.state, State::Waiting | State::Failed(_)))
+            .filter(|(_, item)| item.job.is_source)
+            .map(|(seq, _)| *seq)
+            .collect();
+        let notices = waiting
+            .into_iter()
+            .filter_map(|seq| self.take(seq, Outcome::Replaced))
+            .collect();
+        self.forget_kept();
+        notices
     }
 
     /// Adds an entry behind all others. Older entries that wait to fetch the same source for the
@@ -254,7 +285,6 @@ impl Queue {
         let item = self.items.remove(&seq)?;
         Some(Notice {
             job: item.job,
-            seq,
             repeated: item.told,
             outcome,
         })
@@ -279,19 +309,20 @@ impl Queue {
         }
         let late_allowed = late < (self.workers / 2).max(1);
         let due = |item: &Item| match item.state {
-            State::Waiting => true,
-            State::Failed(at) => late_allowed && at <= now,
-            _ => false,
+            State::Waiting => Some(now),
+            State::Failed(at) => (late_allowed && at <= now).then_some(at),
+            _ => None,
         };
-        // First rounds come before repeated ones.
-        let (seq, item) = self
+        // First rounds come before repeated ones, and of those the one that waits longest.
+        let (seq, _) = self
             .items
-            .iter_mut()
-            .filter(|(_, item)| due(item))
-            .min_by_key(|(seq, item)| (item.is_late(), **seq))?;
+            .iter()
+            .filter_map(|(seq, item)| Some((*seq, (item.is_late(), due(item)?, *seq))))
+            .min_by_key(|(_, order)| *order)?;
+        let item = self.items.get_mut(&seq)?;
         item.state = State::Fetching;
         Some(Fetch {
-            seq: *seq,
+            seq,
             entry: item.job.entry.clone(),
         })
     }
@@ -346,7 +377,6 @@ impl Queue {
         item.state = State::Failed(now + round_pause(item.rounds, asked, rng));
         vec![Notice {
             job: item.job.clone(),
-            seq,
             repeated: std::mem::replace(&mut item.told, true),
             outcome: Outcome::Failing { error, document },
         }]
@@ -398,7 +428,8 @@ impl Queue {
         let is_patch = item.job.method == SaveMethod::Patch;
         let others = self.items.iter().filter(|(other, _)| **other != seq);
         others
-            .filter(|(other, _)| !batch.contains(other))
+            // A patch waits for the outcome of what it is based on.
+            .filter(|(other, _)| is_patch || !batch.contains(other))
             .filter(|(_, other)| other.overlaps(item))
             .all(|(other_seq, other)| match other.state {
                 State::Writing(_) => false,
@@ -454,7 +485,6 @@ impl Queue {
                     item.rounds = 0;
                     notices.push(Notice {
                         job: item.job.clone(),
-                        seq,
                         repeated: std::mem::replace(&mut item.told, true),
                         outcome: Outcome::Written { document },
                     });
@@ -477,13 +507,16 @@ impl Queue {
         let replaced: Vec<Seq> = self
             .items
             .range(..written)
-            .filter(|(_, item)| !item.is_written() && item.is_replaced_by(newer))
+            .filter(|(_, item)| item.is_replaced_by(newer))
             .map(|(seq, _)| *seq)
             .collect();
-        replaced
-            .into_iter()
-            .filter_map(|seq| self.take(seq, Outcome::Replaced))
-            .collect()
+        let mut notices = Vec::new();
+        for seq in replaced {
+            let was_written = self.items.get(&seq).is_some_and(Item::is_written);
+            let notice = self.take(seq, Outcome::Replaced);
+            notices.extend(notice.filter(|_| !was_written));
+        }
+        notices
     }
 
     /// Forgets written entries that no older one can disturb any more.
@@ -512,14 +545,16 @@ impl Queue {
         }
     }
 
-    /// When [`Queue::next_fetch`] may have something new without anything else happening.
-    pub fn next_wake(&self) -> Option<Instant> {
+    /// When [`Queue::next_fetch`] may have something new without anything else happening. What is
+    /// due at `now` already and was not handed out waits for a fetch to end.
+    pub fn next_wake(&self, now: Instant) -> Option<Instant> {
         self.items
             .values()
             .filter_map(|item| match item.state {
                 State::Failed(at) => Some(at),
                 _ => None,
             })
+            .filter(|at| *at > now)
             .min()
     }
 }

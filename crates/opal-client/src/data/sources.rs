@@ -8,7 +8,7 @@ use opal_protocol::{DataSourceConfig, DataSourceEntry};
 use crate::server_api::{ServerApi, ServerApiError};
 
 /// Asks for the sources. Redirects are followed.
-pub async fn fetch(api: &ServerApi) -> Result<DataSourceConfig, ServerApiError> {
+pub(crate) async fn fetch(api: &ServerApi) -> Result<DataSourceConfig, ServerApiError> {
     let url = api.data_sources_url().clone();
     api.get_json(&url, false).await
 }
@@ -19,8 +19,9 @@ pub struct Polled {
     entries: Vec<(Instant, Duration, DataSourceEntry)>,
 }
 
-/// No source is polled more often.
+/// No source is polled more often, or less.
 const SHORTEST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Polled {
     /// Forgets all before and polls those of `config` that say how often, beginning now. Returns
@@ -56,7 +57,7 @@ impl Polled {
 fn interval(entry: &DataSourceEntry) -> Option<Duration> {
     let seconds = entry.periodic_update_interval?;
     let interval = Duration::try_from_secs_f64(seconds).ok()?;
-    (!interval.is_zero()).then(|| interval.max(SHORTEST))
+    (!interval.is_zero()).then(|| interval.clamp(SHORTEST, LONGEST))
 }
 
 #[cfg(test)]

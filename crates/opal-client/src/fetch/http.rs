@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use opal_protocol::{Document, RedactedUrl};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Client, Response, StatusCode, Url};
 
 use super::{FetchError, FetchProvider, FetchRequest};
@@ -129,16 +129,10 @@ pub(crate) fn check_status(url: &RedactedUrl, response: &Response) -> Result<(),
         return Err(FetchError::Rejected {
             url: url.clone(),
             status,
-            retry_after: retry_after(response.headers()),
+            retry_after: opal_runtime::retry_after(response.headers()),
         });
     }
     Ok(())
-}
-
-/// `Retry-After` in its form of seconds; the form of a date needs a clock and is rare.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// As upstream's HTTP library: `application/json` and `application/…+json`, nothing else.

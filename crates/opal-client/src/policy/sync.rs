@@ -5,7 +5,7 @@
 //! only for the directories that one announcement named would lose what an announcement that we
 //! missed had named.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use opal_protocol::{CommitHash, PolicyUpdateMessage, RepoPath};
 use rand::Rng;
@@ -55,11 +55,6 @@ impl PolicySync {
             retry_at: None,
             settled: false,
         }
-    }
-
-    /// The commit that the store holds.
-    pub fn applied(&self) -> Option<&CommitHash> {
-        self.applied.as_ref()
     }
 
     /// Whether the first attempt is over, one way or the other: data may be written.
@@ -128,9 +123,15 @@ impl PolicySync {
         self.settled = true;
     }
 
-    /// The bundle could not be fetched, or the store did not take it. What the store holds is as
-    /// before, so the next request asks from there again.
-    pub fn failed(&mut self, now: Instant, rng: &mut impl Rng) {
+    /// A store that takes bundles in part holds neither commit now: the next request is for
+    /// everything.
+    pub fn applied_in_part(&mut self) {
+        self.applied = None;
+    }
+
+    /// The bundle could not be fetched, or the store did not take it. The next request asks from
+    /// the commit that the store holds, after a pause of at least what the server `asked` for.
+    pub fn failed(&mut self, asked: Option<Duration>, now: Instant, rng: &mut impl Rng) {
         let Some(wanted) = self.running.take() else {
             return;
         };
@@ -138,7 +139,7 @@ impl PolicySync {
         self.want = self.want.max(wanted);
         self.failed_rounds += 1;
         self.settled = true;
-        let pause = round_pause(self.failed_rounds, None, rng);
+        let pause = round_pause(self.failed_rounds, asked, rng);
         self.retry_at = (!news).then(|| now + pause);
     }
 
@@ -155,8 +156,6 @@ impl PolicySync {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
@@ -208,7 +207,7 @@ mod tests {
         let mut sync = at_a(now);
         announce(&mut sync, 'a', 'b');
         sync.next_request(now).unwrap();
-        sync.failed(now, &mut rng);
+        sync.failed(None, now, &mut rng);
         assert_eq!(sync.next_request(now), None, "not before its pause");
         let wake = sync.next_wake().unwrap();
         assert_eq!(sync.next_request(wake).unwrap().base, Some(hash('a')));
@@ -227,6 +226,33 @@ mod tests {
         sync.succeeded(hash('c'));
         announce(&mut sync, 'b', 'c');
         assert_eq!(sync.next_request(now), None);
+    }
+
+    #[test]
+    fn a_store_that_took_a_part_gets_everything() {
+        let now = Instant::now();
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut sync = at_a(now);
+        announce(&mut sync, 'a', 'b');
+        sync.next_request(now).unwrap();
+        sync.applied_in_part();
+        sync.failed(None, now, &mut rng);
+        announce(&mut sync, 'b', 'c');
+        assert_eq!(sync.next_request(now).unwrap().base, None);
+    }
+
+    #[test]
+    fn a_server_that_asks_for_patience_gets_it_until_there_is_news() {
+        let now = Instant::now();
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut sync = at_a(now);
+        announce(&mut sync, 'a', 'b');
+        sync.next_request(now).unwrap();
+        let asked = Duration::from_secs(500);
+        sync.failed(Some(asked), now, &mut rng);
+        assert_eq!(sync.next_wake(), Some(now + asked));
+        announce(&mut sync, 'b', 'c');
+        assert!(sync.next_request(now).is_some());
     }
 
     #[test]
@@ -254,7 +280,7 @@ mod tests {
         for _ in 0..10 {
             let at = sync.next_wake().unwrap_or(now) + Duration::from_secs(1);
             sync.next_request(at).unwrap();
-            sync.failed(at, &mut rng);
+            sync.failed(None, at, &mut rng);
         }
         announce(&mut sync, 'b', 'c');
         assert!(sync.next_request(now).is_some());

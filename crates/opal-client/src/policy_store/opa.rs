@@ -198,6 +198,10 @@ impl PolicyStore for OpaStore {
         self.api.probe().await
     }
 
+    async fn has_policy(&self, id: &str) -> Result<bool, StoreError> {
+        self.api.has_policy(id).await
+    }
+
     async fn policies(&self) -> Result<BTreeMap<String, String>, StoreError> {
         let stored = self.api.policies().await?;
         let ours = stored.into_iter().filter(|policy| {

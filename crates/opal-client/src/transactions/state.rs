@@ -131,6 +131,8 @@ pub struct KindLog {
     pub statistics: Statistics,
     /// Whether the engine that runs now has been filled.
     filled: bool,
+    /// Whether one that ran before had been.
+    was_filled: bool,
 }
 
 /// Why the client is not healthy or not ready.
@@ -194,15 +196,11 @@ impl TransactionState {
         }
     }
 
-    /// Takes note of how a write ended. A success settles what was failing about its subject; that of
-    /// an entry also shows that entries are to be had.
+    /// Takes note of how a write ended. A success settles what was failing about its subject.
     pub fn record(&mut self, transaction: Transaction) {
         match &transaction.outcome {
             Ok(()) => {
                 self.failing.remove(&transaction.subject);
-                if transaction.kind == TransactionKind::Data {
-                    self.failing.remove(&Subject::Sources);
-                }
             }
             Err(failure) => self.fail(&transaction.subject, failure, transaction.end_time),
         }
@@ -215,6 +213,13 @@ impl TransactionState {
             log.statistics.failed += 1;
             log.last_failure = Some(transaction);
         }
+    }
+
+    /// Takes note of a failure that nothing is waiting for: it counts, and does not last.
+    pub fn record_refusal(&mut self, transaction: Transaction) {
+        let log = self.kind_mut(transaction.kind);
+        log.statistics.failed += 1;
+        log.last_failure = Some(transaction);
     }
 
     fn fail(&mut self, subject: &Subject, failure: &Failure, now: DateTime<Utc>) {
@@ -244,14 +249,16 @@ impl TransactionState {
 
     /// Takes note that the engine restarted and is empty: not ready until it is filled again.
     pub fn engine_restarted(&mut self) {
-        self.policy.filled = false;
-        self.data.filled = false;
+        for log in [&mut self.policy, &mut self.data] {
+            log.was_filled |= log.filled;
+            log.filled = false;
+        }
     }
 
-    /// Takes note that the engine holds again what it held: whatever had been stored before counts.
+    /// Takes note that the engine holds again what it held before it restarted.
     pub fn engine_refilled(&mut self) {
         for log in [&mut self.policy, &mut self.data] {
-            log.filled |= log.last_success.is_some();
+            log.filled |= std::mem::take(&mut log.was_filled);
         }
     }
 

@@ -14,8 +14,8 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::writes::{Settled, fetch_failure};
-use super::{Load, UpdateProgress, Updater, Work};
+use super::writes::{Fetched, Settled, fetch_failure};
+use super::{BUNDLE_FIRST, Load, UpdateProgress, Updater, Work};
 use crate::data::intake::target;
 use crate::data::queue::{Failure, Fetch, Job, Seq, round_pause};
 use crate::data::sources;
@@ -32,6 +32,17 @@ impl Updater {
         if !self.parts.data {
             return;
         }
+        if self.sync.is_some() {
+            self.data_waits_until
+                .get_or_insert_with(|| Instant::now() + BUNDLE_FIRST);
+        }
+        // A question that is on its way is not asked again before it is answered: whoever asks
+        // faster than the server answers would never get there.
+        if let Some(load) = self.load.as_mut().filter(|load| load.attempt == 0) {
+            load.again = true;
+            load.waiting.extend(answer);
+            return;
+        }
         let mut waiting = self
             .load
             .take()
@@ -43,6 +54,7 @@ impl Updater {
             reason,
             waiting,
             attempt: 0,
+            again: false,
         });
     }
 
@@ -73,7 +85,12 @@ impl Updater {
                 let none = !config.entries.iter().any(ours);
                 self.parts.transactions.sources_named(none);
                 let entries = self.polled.restart(config, Instant::now());
+                let forgotten = self.queue.forget_sources();
+                self.note(forgotten);
                 self.push_update(load.reason, entries);
+                if load.again {
+                    self.load_sources(load.reason, None);
+                }
             }
             Err(error) => {
                 let text = chain(&error);
@@ -97,16 +114,30 @@ impl Updater {
         }
     }
 
-    pub(super) fn push_update(&mut self, reason: &str, entries: Vec<DataSourceEntry>) {
-        self.take_update(DataUpdate {
+    /// Fetches a polled source again, unless that is just being done.
+    pub(super) fn poll(&mut self, entry: DataSourceEntry) {
+        let path = entry.destination().unwrap_or_default();
+        if !self.queue.is_busy_with(&entry, &path) {
+            self.push_update("Periodic Update", vec![entry]);
+        }
+    }
+
+    fn push_update(&mut self, reason: &str, entries: Vec<DataSourceEntry>) {
+        let update = DataUpdate {
             id: None,
             entries,
             reason: Some(reason.to_owned()),
             callback: UpdateCallback::default(),
-        });
+        };
+        self.take(update, true);
     }
 
+    /// Takes an update that was published.
     pub(super) fn take_update(&mut self, update: DataUpdate) {
+        self.take(update, false);
+    }
+
+    fn take(&mut self, update: DataUpdate, is_source: bool) {
         let id = update
             .id
             .unwrap_or_else(|| UpdateId::from_uuid(Uuid::new_v4()));
@@ -135,12 +166,18 @@ impl Updater {
             },
         );
         for entry in entries {
-            self.push_entry(number, id.clone(), entry);
+            self.push_entry(number, id.clone(), is_source, entry);
         }
         self.finish_if_complete(number);
     }
 
-    pub(super) fn push_entry(&mut self, update: u64, id: UpdateId, mut entry: DataSourceEntry) {
+    fn push_entry(
+        &mut self,
+        update: u64,
+        id: UpdateId,
+        is_source: bool,
+        mut entry: DataSourceEntry,
+    ) {
         match target(&entry) {
             Ok(target) => {
                 if target.method == SaveMethod::Delete {
@@ -149,6 +186,7 @@ impl Updater {
                 let notices = self.queue.push(Job {
                     update,
                     update_id: id,
+                    is_source,
                     entry,
                     path: target.path,
                     method: target.method,
@@ -156,7 +194,7 @@ impl Updater {
                 self.note(notices);
             }
             Err(error) => {
-                let settled = Settled::refused(error, None);
+                let settled = Settled::refused(error, Fetched::No);
                 self.settle(update, &id, &entry, &settled, true);
             }
         }

@@ -1,7 +1,7 @@
 //! The updater's part for policy: fetches bundles and notes what came of them.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use opal_protocol::{CommitHash, DataUpdateReport, PolicyBundle, UpdateCallback};
@@ -29,15 +29,18 @@ impl Updater {
                     Ok(bundle) => return Ok(bundle),
                     Err(error) => error,
                 };
-                let Some(pause) = retry.delay(attempt, &mut rand::rng()) else {
+                let pause = retry.delay(attempt, &mut rand::rng());
+                let asked = error.retry_after().unwrap_or_default();
+                // A server that asks for more patience than a round has ends the round: meanwhile
+                // there may be news.
+                let Some(pause) = pause.filter(|pause| *pause >= asked) else {
                     return Err(error);
                 };
                 debug!(
                     "Could not fetch the bundle, trying again: {}",
                     chain(&error)
                 );
-                let asked = error.retry_after().unwrap_or_default();
-                tokio::time::sleep(pause.max(asked)).await;
+                tokio::time::sleep(pause).await;
             }
             unreachable!("attempts are counted without end")
         }
@@ -48,6 +51,7 @@ impl Updater {
         match bundle {
             Ok(bundle) => self.ready_bundle = Some(Arc::new(bundle)),
             Err(error) => {
+                let asked = error.retry_after();
                 let error = chain(&error);
                 warn!("Could not fetch the policy bundle, trying again: {error}");
                 let id = Uuid::new_v4().simple().to_string();
@@ -55,16 +59,19 @@ impl Updater {
                 self.parts
                     .transactions
                     .policy_unfetched(&id, remote, &error);
-                self.policy_failed(&error);
+                self.policy_failed(asked, &error);
             }
         }
     }
 
-    pub(super) fn policy_failed(&mut self, error: &str) {
+    fn policy_failed(&mut self, asked: Option<Duration>, error: &str) {
         if let Some(sync) = &mut self.sync {
-            sync.failed(Instant::now(), &mut rand::rng());
+            sync.failed(asked, Instant::now(), &mut rand::rng());
         }
-        self.report_policy(None, error_data(error));
+        // Told once, however often it is tried again.
+        if !std::mem::replace(&mut self.policy_failure_is_told, true) {
+            self.report_policy(None, error_data(error));
+        }
     }
 
     pub(super) fn on_bundle_written(
@@ -78,6 +85,7 @@ impl Updater {
             Ok(()) => {
                 if let Some(record) = &mut self.record {
                     record.bundle_applied(bundle);
+                    self.parts.landmark.send_replace(record.any_policy());
                 }
                 info!(
                     policy.head = %commit,
@@ -87,24 +95,32 @@ impl Updater {
                 self.parts
                     .transactions
                     .policy_succeeded(commit, remote, self.bundle_began);
-                self.policy_succeeded(commit.clone());
+                self.policy_succeeded(commit.clone(), !bundle.is_diff());
             }
             Err(error) => {
-                let text = chain(&error);
+                let mut text = chain(&error);
                 warn!(policy.head = %commit, "The policy store did not take commit {}: {text}", commit.short());
                 for problem in error.problems() {
                     warn!(policy.head = %commit, "{problem}");
                 }
+                for problem in error.problems().iter().skip(1) {
+                    text.push_str(&format!("; {problem}"));
+                }
                 self.parts
                     .transactions
                     .policy_refused(commit, remote, &error, self.bundle_began);
-                self.policy_failed(&text);
+                // What is not in this process takes bundles module by module.
+                if let Some(sync) = self.sync.as_mut().filter(|_| self.record.is_some()) {
+                    sync.applied_in_part();
+                }
+                self.policy_failed(None, &text);
             }
         }
     }
 
-    pub(super) fn policy_succeeded(&mut self, commit: CommitHash) {
-        let late = self.bundle_is_complete && self.wrote_data;
+    fn policy_succeeded(&mut self, commit: CommitHash, is_complete: bool) {
+        let late = is_complete && self.wrote_data;
+        self.policy_failure_is_told = false;
         if let Some(sync) = &mut self.sync {
             sync.succeeded(commit.clone());
         }
@@ -116,11 +132,7 @@ impl Updater {
         self.report_policy(Some(commit), Map::new());
     }
 
-    pub(super) fn report_policy(
-        &self,
-        policy_hash: Option<CommitHash>,
-        user_data: Map<String, Value>,
-    ) {
+    fn report_policy(&self, policy_hash: Option<CommitHash>, user_data: Map<String, Value>) {
         if let Some(reporter) = &self.parts.reporter {
             let report = DataUpdateReport {
                 update_id: None,

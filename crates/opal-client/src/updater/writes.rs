@@ -50,11 +50,7 @@ impl Updater {
         if !settled && self.data_waits_until.is_none_or(|until| until > now) {
             return None;
         }
-        let (changes, refused) = changes(self.queue.next_batch());
-        if !refused.is_empty() {
-            let notices = self.queue.written(refused, now, &mut rand::rng());
-            self.note(notices);
-        }
+        let changes = self.next_changes(now);
         if changes.is_empty() {
             return None;
         }
@@ -71,6 +67,21 @@ impl Updater {
         )
     }
 
+    /// The next changes of data. What is no change at all is refused, and may let others go on.
+    fn next_changes(&mut self, now: Instant) -> Vec<(Seq, StoreChange)> {
+        loop {
+            let (changes, refused) = changes(self.queue.next_batch());
+            if refused.is_empty() {
+                return changes;
+            }
+            let notices = self.queue.written(refused, now, &mut rand::rng());
+            self.note(notices);
+            if !changes.is_empty() {
+                return changes;
+            }
+        }
+    }
+
     pub(super) fn on_written(&mut self, written: Written) {
         match written {
             Written::Bundle(bundle, outcome) => self.on_bundle_written(&bundle, outcome),
@@ -81,7 +92,9 @@ impl Updater {
                     if let (Ok(()), Some(record)) = (&outcome, &mut self.record) {
                         record.data_applied(&change);
                     }
-                    outcomes.push((seq, outcome.map_err(|error| store_failure(&error))));
+                    let spoiled = self.write_is_spoiled;
+                    let outcome = outcome.map_err(|error| store_failure(&error, spoiled));
+                    outcomes.push((seq, outcome));
                 }
                 let notices = self
                     .queue
@@ -99,15 +112,24 @@ impl Updater {
                 repeated,
                 ..
             } = notice;
-            let hash =
-                |document: Document| report_hash(&document, job.method, job.entry.data.is_some());
+            // Only reports show hashes, and only of a first outcome.
+            let hashes = self.parts.reporter.is_some() && !repeated;
+            let hash = |document: Document| {
+                let inline = job.entry.data.is_some();
+                match hashes {
+                    true => Fetched::Hashed(report_hash(&document, job.method, inline)),
+                    false => Fetched::Yes,
+                }
+            };
             let settled = match outcome {
                 Outcome::Written { document } => Settled {
                     error: None,
                     refused: false,
-                    hash: Some(hash(document)),
+                    fetched: hash(document),
                 },
-                Outcome::Failing { error, document } => Settled::failing(error, document.map(hash)),
+                Outcome::Failing { error, document } => {
+                    Settled::failing(error, document.map_or(Fetched::No, hash))
+                }
                 Outcome::Refused {
                     error,
                     document,
@@ -116,11 +138,12 @@ impl Updater {
                     if unknown {
                         self.load_sources("policy store rehydration", None);
                     }
-                    Settled::refused(error, document.map(hash))
+                    Settled::refused(error, document.map_or(Fetched::No, hash))
                 }
                 Outcome::Replaced => {
                     self.parts.transactions.entry_replaced(&job.entry);
-                    let settled = Settled::refused("a newer entry took its place".into(), None);
+                    let settled =
+                        Settled::refused("a newer entry took its place".into(), Fetched::No);
                     if !repeated {
                         self.settle_report(job.update, &job.entry, &settled);
                     }
@@ -174,9 +197,12 @@ impl Updater {
         progress.outstanding = progress.outstanding.saturating_sub(1);
         progress.reports.push(DataEntryReport {
             entry: entry.clone(),
-            fetched: settled.hash.is_some(),
+            fetched: !matches!(settled.fetched, Fetched::No),
             saved: settled.error.is_none(),
-            hash: settled.hash.clone(),
+            hash: match &settled.fetched {
+                Fetched::Hashed(hash) => Some(hash.clone()),
+                Fetched::Yes | Fetched::No => None,
+            },
         });
         progress.errors.extend(settled.error.clone());
         self.finish_if_complete(update);
@@ -213,22 +239,29 @@ pub(super) struct Settled {
     error: Option<String>,
     /// Whether it will not be tried again.
     refused: bool,
-    hash: Option<String>,
+    fetched: Fetched,
+}
+
+/// Whether there was a document.
+pub(super) enum Fetched {
+    No,
+    Yes,
+    Hashed(String),
 }
 
 impl Settled {
-    pub(super) fn failing(error: String, hash: Option<String>) -> Self {
+    pub(super) fn failing(error: String, fetched: Fetched) -> Self {
         Self {
             error: Some(error),
             refused: false,
-            hash,
+            fetched,
         }
     }
 
-    pub(super) fn refused(error: String, hash: Option<String>) -> Self {
+    pub(super) fn refused(error: String, fetched: Fetched) -> Self {
         Self {
             refused: true,
-            ..Self::failing(error, hash)
+            ..Self::failing(error, fetched)
         }
     }
 }
@@ -256,7 +289,12 @@ fn changes(writes: Vec<Write>) -> (Vec<(Seq, StoreChange)>, Vec<(Seq, Result<(),
             Ok(change) => changes.push((write.seq, change)),
             Err(error) => {
                 let failure = Failure {
-                    error: format!("the document is no JSON Patch: {error}"),
+                    // The error's own text would quote the document.
+                    error: format!(
+                        "the document is no JSON Patch (line {}, column {})",
+                        error.line(),
+                        error.column()
+                    ),
                     retry: Retry::Never,
                 };
                 refused.push((write.seq, Err(failure)));
@@ -281,10 +319,11 @@ pub(super) fn fetch_failure(error: &FetchError) -> Failure {
     }
 }
 
-fn store_failure(error: &StoreError) -> Failure {
+/// What an engine says that came back empty in the middle of a batch is no verdict on a change.
+fn store_failure(error: &StoreError, spoiled: bool) -> Failure {
     let retry = match error {
         StoreError::OutcomeUnknown { .. } => Retry::Unknown,
-        _ if error.is_transient() => Retry::After(None),
+        _ if error.is_transient() || spoiled => Retry::After(None),
         _ => Retry::Never,
     };
     Failure {

@@ -44,6 +44,14 @@ pub enum SourceError {
         /// What the system said.
         source: io::Error,
     },
+    /// The disk is full. The clone that we have, if any, is kept.
+    #[error("no space left for the clone in `{path}`")]
+    NoSpace {
+        /// The directory of clones.
+        path: PathBuf,
+        /// What git said.
+        source: GitError,
+    },
     /// The SSH key cannot be written.
     #[error("could not write the SSH key to `{path}`")]
     SshKey {

@@ -1,6 +1,5 @@
 //! Makes bundles and keeps them: each is made once, whoever and however many ask.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,6 +10,7 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::bundle::Plan;
+use super::disk::blocking;
 use super::error::BundleError;
 use super::git::GitError;
 use super::git::clone::CloneDir;
@@ -41,7 +41,7 @@ struct BundleKey {
 /// Reads a clone. Everything it keeps is keyed by commit ids, so it outlives the clone.
 pub(super) struct Reader {
     git: Arc<Git>,
-    selection: Selection,
+    selection: Arc<Selection>,
     processes: Semaphore,
     revisions: Cache<(String, CommitHash), Revision>,
     views: Cache<CommitHash, Arc<CommitView>>,
@@ -53,7 +53,7 @@ impl Reader {
     pub(super) fn new(git: Arc<Git>, selection: Selection) -> Self {
         Self {
             git,
-            selection,
+            selection: Arc::new(selection),
             processes: Semaphore::new(PROCESSES),
             revisions: Cache::new(REVISIONS),
             views: weighed(LISTINGS, |view: &Arc<CommitView>| view.size()),
@@ -77,7 +77,7 @@ impl Reader {
         base: Option<&str>,
     ) -> Result<Bytes, BundleError> {
         let base = match base {
-            Some(expression) => self.revision(clone, head, expression).await,
+            Some(expression) => self.base(clone, head, expression).await,
             None => Revision::Unknown,
         };
         let base = match base {
@@ -108,12 +108,7 @@ impl Reader {
         let view = self.check_paths(clone, &key.head, &key.directories).await?;
         let plan = self.plan(clone, &view, key).await?;
         let contents = self.contents(clone, &plan).await?;
-        let encode = move || encode(&plan.fill(&view, &contents)?);
-        let encoded = tokio::task::spawn_blocking(encode).await;
-        encoded.unwrap_or_else(|error| {
-            let problem = error.to_string();
-            Err(BundleError::NotMade { problem })
-        })
+        aside(move || encode(&plan.fill(&view, &contents)?)).await
     }
 
     async fn check_paths(
@@ -123,28 +118,36 @@ impl Reader {
         directories: &[RepoPath],
     ) -> Result<Arc<CommitView>, BundleError> {
         let view = self.view(clone, head).await.map_err(unreadable)?;
-        match directories.iter().find(|path| !view.contains(path)) {
-            Some(path) => Err(BundleError::PathNotFound { path: path.clone() }),
-            None => Ok(view),
-        }
+        let directories = directories.to_vec();
+        aside(
+            move || match directories.into_iter().find(|path| !view.contains(path)) {
+                Some(path) => Err(BundleError::PathNotFound { path }),
+                None => Ok(view),
+            },
+        )
+        .await
     }
 
     async fn plan(
         &self,
         clone: &CloneDir,
-        view: &CommitView,
+        view: &Arc<CommitView>,
         key: BundleKey,
     ) -> Result<Plan, BundleError> {
-        let (selection, directories) = (&self.selection, &key.directories);
+        let (selection, directories) = (self.selection.clone(), key.directories);
         if let Some(base) = key.base {
             match self.changes(clone, &base, &key.head).await {
-                Ok(changes) => return Plan::diff(base, &changes, selection, directories),
+                Ok(changes) => {
+                    let plan = move || Plan::diff(base, &changes, &selection, &directories);
+                    return aside(plan).await;
+                }
                 Err(error) => {
                     warn!(%error, policy.base = %base, "Could not compare {base}..{}: sending everything", key.head);
                 }
             }
         }
-        Plan::complete(view, selection, directories)
+        let view = view.clone();
+        aside(move || Plan::complete(&view, &selection, &directories)).await
     }
 
     async fn contents(&self, clone: &CloneDir, plan: &Plan) -> Result<Contents, BundleError> {
@@ -183,33 +186,34 @@ impl Reader {
         self.changes.try_get_with(pair, load).await
     }
 
-    /// What `expression` names while the clone is at `head`. Failures count as unknown.
+    /// What a client says it has. A lookup that failed counts as unknown, for this request.
+    async fn base(&self, clone: &CloneDir, head: &CommitHash, expression: &str) -> Revision {
+        let revision = self.revision(clone, head, expression).await;
+        revision.unwrap_or_else(|error| {
+            warn!(%error, "Could not look up the base `{expression}`: sending everything");
+            Revision::Unknown
+        })
+    }
+
+    /// What `expression` names while the clone is at `head`.
     pub(super) async fn revision(
         &self,
         clone: &CloneDir,
         head: &CommitHash,
         expression: &str,
-    ) -> Revision {
+    ) -> Result<Revision, Arc<GitError>> {
         if expression == head.as_str() {
-            return Revision::Commit(head.clone());
+            return Ok(Revision::Commit(head.clone()));
         }
         if !is_plain_expression(expression) {
-            return Revision::Unknown;
+            return Ok(Revision::Unknown);
         }
         let resolve = async {
             let _permit = self.processes.acquire().await;
-            self.resolve(clone.git_dir(), expression).await
+            self.git.resolve(clone.git_dir(), expression).await
         };
         let key = (expression.to_owned(), head.clone());
-        self.revisions.get_with(key, resolve).await
-    }
-
-    async fn resolve(&self, git_dir: &Path, expression: &str) -> Revision {
-        let resolved = self.git.resolve(git_dir, expression).await;
-        resolved.unwrap_or_else(|error| {
-            warn!(%error, "Could not look up the base `{expression}`: sending everything");
-            Revision::Unknown
-        })
+        self.revisions.try_get_with(key, resolve).await
     }
 }
 
@@ -224,6 +228,16 @@ where
         // What is asked for now matters; what was popular at an older commit does not.
         .eviction_policy(EvictionPolicy::lru())
         .build()
+}
+
+/// Does what takes long for large repositories.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BundleError> + Send + 'static,
+) -> Result<T, BundleError> {
+    blocking(work).await.unwrap_or_else(|error| {
+        let problem = error.to_string();
+        Err(BundleError::NotMade { problem })
+    })
 }
 
 fn unreadable(source: Arc<GitError>) -> BundleError {

@@ -180,7 +180,7 @@ impl PolicyRepo {
                 }
                 Err(error) => {
                     let known = reader.revision(&clone, &head, old.as_str()).await;
-                    if matches!(known, Revision::Commit(_)) {
+                    if !matches!(known, Ok(Revision::Unknown | Revision::Other)) {
                         return Err(self.unreadable(error));
                     }
                 }

@@ -1,15 +1,13 @@
 //! Which files of a policy repository are served.
 
-use opal_protocol::RepoPath;
-
-use super::glob::Pattern;
+use opal_protocol::{PathPattern, RepoPath};
 
 /// Which files of the repository clients get, and in which order.
 #[derive(Debug, Clone)]
 pub struct Selection {
     extensions: Vec<String>,
     policy_extensions: Vec<String>,
-    ignore: Vec<Pattern>,
+    ignore: Vec<PathPattern>,
     manifest_path: String,
 }
 
@@ -54,7 +52,7 @@ impl Selection {
     pub fn ignoring<T: AsRef<str>>(mut self, patterns: impl IntoIterator<Item = T>) -> Self {
         self.ignore = patterns
             .into_iter()
-            .map(|pattern| Pattern::parse(pattern.as_ref()))
+            .map(|pattern| PathPattern::parse(pattern.as_ref()))
             .collect();
         self
     }

@@ -37,6 +37,11 @@ pub struct GitSettings {
 }
 
 impl GitSettings {
+    /// Whether git can follow a branch of that name: the rules of `git check-ref-format`.
+    pub fn has_valid_branch(&self) -> bool {
+        is_branch_name(&self.branch)
+    }
+
     /// The longest that one transfer may take, however busy it is.
     pub(super) fn transfer_timeout(&self) -> Duration {
         let busy = self.operation_timeout.saturating_mul(20);
@@ -62,4 +67,36 @@ impl GitSettings {
 
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn is_branch_name(name: &str) -> bool {
+    let never = |c: char| c.is_ascii_control() || " ~^:?*[\\".contains(c);
+    let is_component =
+        |part: &str| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock");
+    !name.starts_with('-')
+        && !name.ends_with('.')
+        && !name.contains("..")
+        && !name.contains("@{")
+        && !name.contains(never)
+        && name.split('/').all(is_component)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_branch_name_is_valid_if_git_says_so() {
+        let names = "main master feature/é v1.0 a-b a@b @ x.lock/y a.lock /a a/ a//b .a a/.b a. \
+            a..b a@{b a~b a^b a:b a?b a*b a[b a]b a\\b a{b 'a' \"a\" a|b --";
+        let odd = ["", "-x", "a b", "a\tb", "a\n", "a\u{7f}", "a\u{a0}b"];
+        for name in names.split_whitespace().chain(odd) {
+            let mut git = Command::new("git");
+            git.args(["check-ref-format", &format!("refs/heads/{name}")]);
+            let accepted = git.status().unwrap().success() && !name.starts_with('-');
+            assert_eq!(is_branch_name(name), accepted, "{name:?}");
+        }
+    }
 }

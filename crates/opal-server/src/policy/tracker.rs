@@ -1,13 +1,15 @@
 //! Keeps the clone at the remote's head: makes it, fetches into it, replaces it when damaged.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use opal_protocol::{CommitHash, RedactedUrl};
 use tokio::sync::Mutex;
 use tracing::{debug, info, warn};
 
+use super::disk::blocking;
 use super::error::SourceError;
 use super::git::GitError;
 use super::git::clone::{CloneDir, remove_leftovers};
@@ -29,6 +31,8 @@ pub(super) struct Tracker {
     /// Reading found something missing.
     suspect: AtomicBool,
     counters: Mutex<Counters>,
+    /// Held by work on the disk, which goes on when its sync is dropped: the next one waits.
+    disk: Arc<std::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +49,7 @@ impl Tracker {
             shared,
             suspect: AtomicBool::new(false),
             counters: Mutex::default(),
+            disk: Arc::default(),
         }
     }
 
@@ -56,7 +61,7 @@ impl Tracker {
     /// Brings the clone to the remote's head.
     pub(super) async fn sync(&self) -> Result<CommitHash, SourceError> {
         let mut counters = self.counters.lock().await;
-        self.git.prepare_key()?;
+        self.git.prepare_key().await?;
         match self.shared.get() {
             State::At(..) if self.suspect.load(Ordering::Relaxed) => {
                 warn!(repo.url = %self.url(), "The clone of `{}` is damaged: cloning again", self.url());
@@ -70,9 +75,12 @@ impl Tracker {
     /// The first clone, or the one that an earlier process kept.
     async fn start(&self, counters: &mut Counters) -> Result<CommitHash, SourceError> {
         let parent = self.settings.clone_parent();
-        let prepared = std::fs::create_dir_all(&parent)
-            .and_then(|()| remove_leftovers(&parent, &self.settings.clone_prefix));
-        prepared.map_err(|source| unusable(&parent, source))?;
+        let prefix = self.settings.clone_prefix.clone();
+        let prepare = move |parent: &Path| {
+            std::fs::create_dir_all(parent)?;
+            remove_leftovers(parent, &prefix)
+        };
+        self.on_disk(parent, prepare).await?;
         if self.settings.reuse_clone
             && let Some((clone, head)) = self.open_kept().await?
         {
@@ -85,8 +93,7 @@ impl Tracker {
     /// The kept clone, if it is there, free, of this repository, and readable.
     async fn open_kept(&self) -> Result<Option<(Arc<CloneDir>, CommitHash)>, SourceError> {
         let place = self.settings.kept_clone();
-        let opened = CloneDir::open(&place).map_err(|source| unusable(&place, source))?;
-        let Some(clone) = opened else {
+        let Some(clone) = self.on_disk(place.clone(), CloneDir::open).await? else {
             return Ok(None);
         };
         let directory = clone.git_dir();
@@ -115,7 +122,9 @@ impl Tracker {
         before: &CommitHash,
     ) -> Result<CommitHash, SourceError> {
         let directory = clone.git_dir();
-        let unlocked = clone.remove_locks();
+        let ours = clone.clone();
+        let place = self.settings.clone_parent();
+        let unlocked = self.on_disk(place, move |_| ours.remove_locks()).await;
         if unlocked.is_err() {
             return self.replace(counters).await;
         }
@@ -140,11 +149,14 @@ impl Tracker {
         directory: &Path,
         error: GitError,
     ) -> Result<CommitHash, SourceError> {
+        if error.is_full_disk() {
+            return Err(self.no_space(error));
+        }
         if self.git.head(directory).await.is_err() {
             return self.replace(counters).await;
         }
         if !error.suggests_damage() {
-            return Err(self.unreachable(error));
+            return Err(self.not_fetched(error));
         }
         match self.git.branches(directory).await {
             Ok(RemoteBranches::Empty) => Err(SourceError::Empty { url: self.url() }),
@@ -152,11 +164,11 @@ impl Tracker {
             Ok(RemoteBranches::Ours { .. }) if !error.is_missing_branch() => {
                 counters.failed_fetches += 1;
                 if counters.failed_fetches < PATIENCE {
-                    return Err(self.unreachable(error));
+                    return Err(self.not_fetched(error));
                 }
                 self.replace(counters).await
             }
-            Ok(RemoteBranches::Ours { .. }) | Err(_) => Err(self.unreachable(error)),
+            Ok(RemoteBranches::Ours { .. }) | Err(_) => Err(self.not_fetched(error)),
         }
     }
 
@@ -168,9 +180,8 @@ impl Tracker {
             url: self.url(),
             source: Arc::new(source),
         })?;
-        let clone = Arc::new(self.placed(clone)?);
+        self.serve(clone, &head).await?;
         info!(repo.url = %self.url(), policy.head = %head, "Cloned `{}` at {}", self.url(), head.short());
-        self.shared.set(State::At(clone, head.clone()));
         self.suspect.store(false, Ordering::Relaxed);
         *counters = Counters::default();
         Ok(head)
@@ -179,7 +190,7 @@ impl Tracker {
     async fn clone_fresh(&self) -> Result<CloneDir, SourceError> {
         let clone = self.empty_clone(false).await?;
         let branches = self.git.branches(clone.git_dir()).await;
-        let clone = match branches.map_err(|error| self.unreachable(error))? {
+        let clone = match branches.map_err(|error| self.not_fetched(error))? {
             RemoteBranches::Empty => {
                 if let State::Absent = self.shared.get() {
                     self.shared.set(State::Empty);
@@ -191,33 +202,43 @@ impl Tracker {
             RemoteBranches::Ours { sha256: false } => clone,
         };
         let fetched = self.git.fetch(clone.git_dir()).await;
-        fetched.map_err(|error| self.unreachable(error))?;
+        fetched.map_err(|error| self.not_fetched(error))?;
         Ok(clone)
     }
 
     async fn empty_clone(&self, sha256: bool) -> Result<CloneDir, SourceError> {
-        let parent = self.settings.clone_parent();
-        let clone = std::fs::create_dir_all(&parent)
-            .and_then(|()| CloneDir::create(&parent, &self.settings.clone_prefix))
-            .map_err(|source| unusable(&parent, source))?;
+        let prefix = self.settings.clone_prefix.clone();
+        let create = move |parent: &Path| {
+            std::fs::create_dir_all(parent)?;
+            CloneDir::create(parent, &prefix)
+        };
+        let clone = self.on_disk(self.settings.clone_parent(), create).await?;
         let made = self.git.init(clone.git_dir(), sha256).await;
-        made.map_err(|source| SourceError::Unreadable {
-            url: self.url(),
-            source: Arc::new(source),
+        made.map_err(|source| match source.is_full_disk() {
+            true => self.no_space(source),
+            false => SourceError::Unreadable {
+                url: self.url(),
+                source: Arc::new(source),
+            },
         })?;
         Ok(clone)
     }
 
-    /// Moves a new clone to where it is kept, unless another process works there.
-    fn placed(&self, clone: CloneDir) -> Result<CloneDir, SourceError> {
-        let place = self.settings.kept_clone();
-        let ours = matches!(self.shared.get(), State::At(old, _) if old.is_kept());
-        if !self.settings.reuse_clone || (!ours && CloneDir::is_in_use(&place)) {
-            return Ok(clone);
-        }
-        clone
-            .keep_at(&place)
-            .map_err(|source| unusable(&place, source))
+    /// Serves from a new clone, which moves to where it is kept unless another process works there.
+    async fn serve(&self, clone: CloneDir, head: &CommitHash) -> Result<(), SourceError> {
+        let (shared, head) = (self.shared.clone(), head.clone());
+        let keep = self.settings.reuse_clone;
+        let ours = matches!(shared.get(), State::At(old, _) if old.is_kept());
+        // In one go: a sync that is dropped must not leave the old state with the new directory.
+        let serve = move |place: &Path| {
+            let clone = match keep && (ours || !CloneDir::is_in_use(place)) {
+                true => clone.keep_at(place)?,
+                false => clone,
+            };
+            shared.set(State::At(Arc::new(clone), head));
+            Ok(())
+        };
+        self.on_disk(self.settings.kept_clone(), serve).await
     }
 
     /// Packs the clone now and then. What fails here costs space, nothing else.
@@ -230,13 +251,37 @@ impl Tracker {
         }
     }
 
+    /// Does what may block, with the directory that an error is about.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        path: PathBuf,
+        work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, SourceError> {
+        let (at, disk) = (path.clone(), self.disk.clone());
+        let work = move || {
+            let _alone = disk.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&at)
+        };
+        let done = blocking(work).await;
+        done.flatten()
+            .map_err(|source| SourceError::CloneDirectory { path, source })
+    }
+
     fn url(&self) -> RedactedUrl {
         self.settings.url.clone()
     }
 
-    fn unreachable(&self, source: GitError) -> SourceError {
+    fn not_fetched(&self, source: GitError) -> SourceError {
+        if source.is_full_disk() {
+            return self.no_space(source);
+        }
         let url = self.url();
         SourceError::Unreachable { url, source }
+    }
+
+    fn no_space(&self, source: GitError) -> SourceError {
+        let path = self.settings.clone_parent();
+        SourceError::NoSpace { path, source }
     }
 
     fn no_such_branch(&self) -> SourceError {
@@ -245,9 +290,4 @@ impl Tracker {
             branch: self.settings.branch.clone(),
         }
     }
-}
-
-fn unusable(path: &Path, source: std::io::Error) -> SourceError {
-    let path = path.to_owned();
-    SourceError::CloneDirectory { path, source }
 }

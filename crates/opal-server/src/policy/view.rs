@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use opal_protocol::{CommitHash, RepoPath};
 use tracing::warn;
 
+use super::disk::blocking;
 use super::git::GitError;
 use super::git::objects::{Listing, TreeFile};
 use super::git::remote::Git;
@@ -30,7 +32,7 @@ impl CommitView {
         git: &Git,
         git_dir: &Path,
         commit: &CommitHash,
-        selection: &Selection,
+        selection: &Arc<Selection>,
     ) -> Result<Self, GitError> {
         let listing = git.list(git_dir, commit).await?;
         if listing.symlinks > 0 {
@@ -45,7 +47,12 @@ impl CommitView {
             .enumerate()
             .filter_map(|(at, file)| text(&file.path, contents.get(at)))
             .collect();
-        Ok(Self::new(commit.clone(), listing, &texts, selection))
+        let (commit, selection) = (commit.clone(), selection.clone());
+        let viewed = blocking(move || Self::new(commit, listing, &texts, &selection)).await;
+        viewed.map_err(|source| GitError::NotRead {
+            operation: "ls-tree",
+            source,
+        })
     }
 
     fn new(

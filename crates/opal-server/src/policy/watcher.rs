@@ -11,11 +11,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use opal_protocol::{CommitHash, PolicyUpdateMessage};
+use opal_runtime::Backoff;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use uuid::Uuid;
 
 use super::repo::PolicyRepo;
 
@@ -25,6 +25,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause once the clone timeout has passed without a clone.
 const LONGEST_PAUSE_OVERDUE: Duration = Duration::from_secs(300);
+/// The shortest time from the start of a round that failed to the next, whatever triggers it:
+/// anyone may call the webhook.
+const BETWEEN_FAILING_ROUNDS: Duration = Duration::from_secs(1);
 
 /// The shortest time from one repair of the clone to the next, if it did not help.
 const BETWEEN_REPAIRS: Duration = Duration::from_secs(60);
@@ -62,7 +65,8 @@ pub struct WatcherHandle {
 }
 
 impl WatcherHandle {
-    /// Makes the watcher look for new commits now. Never blocks; triggers while one waits count once.
+    /// Makes the watcher look for new commits now, or in a second if the last look failed. Never
+    /// blocks; triggers while one waits count once.
     pub fn trigger(&self) {
         self.triggers.notify_one();
     }
@@ -80,9 +84,12 @@ pub struct PolicyWatcher {
     announce: Arc<dyn AnnouncePolicy>,
     triggers: Arc<Notify>,
     status: watch::Sender<WatcherStatus>,
-    failures: u32,
+    backoff: Backoff,
+    /// What the back-off said after the last round; `None` if that succeeded.
+    pause: Option<Duration>,
     started: Instant,
-    said_overdue: bool,
+    round_started: Instant,
+    overdue: bool,
     repaired: Option<Instant>,
 }
 
@@ -114,9 +121,11 @@ impl PolicyWatcher {
             announce,
             triggers,
             status,
-            failures: 0,
+            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            pause: None,
             started: Instant::now(),
-            said_overdue: false,
+            round_started: Instant::now(),
+            overdue: false,
             repaired: None,
         };
         (watcher, handle)
@@ -128,6 +137,7 @@ impl PolicyWatcher {
     pub async fn run(mut self, shutdown: CancellationToken) {
         self.started = Instant::now();
         loop {
+            self.round_started = Instant::now();
             // Dropping a round is safe: what was not announced is announced by the next.
             let round = shutdown.run_until_cancelled(self.round()).await;
             let Some(outcome) = round else {
@@ -170,18 +180,15 @@ impl PolicyWatcher {
     fn report(&mut self, outcome: Result<(), AnnounceError>) {
         let error = outcome.err().map(|error| with_causes(error.as_ref()));
         let url = &self.repo.settings().url;
-        self.failures = match &error {
-            None => 0,
-            Some(error) => {
-                warn!(repo.url = %url, error, "Could not follow `{url}`: {error}");
-                self.failures.saturating_add(1)
-            }
-        };
+        if let Some(error) = &error {
+            warn!(repo.url = %url, error, "Could not follow `{url}`: {error}");
+        }
         let head = self.repo.head();
-        if head.is_none() && self.is_overdue() && !self.said_overdue {
-            self.said_overdue = true;
+        let overdue = head.is_none() && self.is_overdue();
+        if overdue && !self.overdue {
             error!(repo.url = %url, "Still no clone of `{url}` after the clone timeout: trying less often");
         }
+        self.note_pause(error.is_some(), overdue);
         self.status.send_modify(|status| {
             status.head = head;
             status.rounds += 1;
@@ -192,12 +199,34 @@ impl PolicyWatcher {
         });
     }
 
+    fn note_pause(&mut self, failed: bool, overdue: bool) {
+        if overdue != self.overdue {
+            self.overdue = overdue;
+            self.backoff = if overdue {
+                Backoff::new(LONGEST_PAUSE, LONGEST_PAUSE_OVERDUE)
+            } else {
+                Backoff::new(FIRST_PAUSE, LONGEST_PAUSE)
+            };
+        }
+        if failed {
+            self.pause = Some(self.backoff.next(&mut rand::rng()));
+        } else {
+            self.backoff.reset();
+            self.pause = None;
+        }
+    }
+
     /// Returns when it is time for the next round.
     async fn wait(&mut self) {
-        let pause = self.pause(jitter());
+        let due = self.next_pause();
+        let due = due.and_then(|pause| Instant::now().checked_add(pause));
+        if self.pause.is_some() {
+            // Triggers in the meantime are one trigger after it.
+            sleep_until(self.round_started + BETWEEN_FAILING_ROUNDS).await;
+        }
         let time_is_up = async {
-            match pause {
-                Some(pause) => sleep(pause).await,
+            match due {
+                Some(due) => sleep_until(due).await,
                 None => std::future::pending().await,
             }
         };
@@ -215,39 +244,18 @@ impl PolicyWatcher {
         }
     }
 
-    /// How long to wait if nothing happens; `jitter` from 0 to 1.
-    fn pause(&self, jitter: f64) -> Option<Duration> {
-        if self.failures == 0 {
-            return self.polling_interval;
+    /// How long to wait if nothing happens.
+    fn next_pause(&self) -> Option<Duration> {
+        match (self.pause, self.polling_interval) {
+            (Some(pause), Some(interval)) => Some(pause.min(interval)),
+            (pause, interval) => pause.or(interval),
         }
-        let overdue = self.repo.head().is_none() && self.is_overdue();
-        let longest = if overdue {
-            LONGEST_PAUSE_OVERDUE
-        } else {
-            LONGEST_PAUSE
-        };
-        let pause = backoff(self.failures, longest, jitter);
-        Some(self.polling_interval.map_or(pause, |poll| poll.min(pause)))
     }
 
     fn is_overdue(&self) -> bool {
         let timeout = self.repo.settings().clone_timeout;
         timeout.is_some_and(|timeout| self.started.elapsed() > timeout)
     }
-}
-
-/// Doubles with each failure; between half of that and all of it.
-fn backoff(failures: u32, longest: Duration, jitter: f64) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    let full = FIRST_PAUSE.saturating_mul(1 << doublings).min(longest);
-    full.mul_f64(0.5 + jitter / 2.0)
-}
-
-/// A number from 0 to 1.
-fn jitter() -> f64 {
-    let (random, _) = Uuid::new_v4().as_u64_pair();
-    // The top bits of a random UUID are random.
-    f64::from(u32::try_from(random >> 32).unwrap_or(0)) / f64::from(u32::MAX)
 }
 
 fn with_causes(error: &(dyn Error + 'static)) -> String {
@@ -259,17 +267,4 @@ fn with_causes(error: &(dyn Error + 'static)) -> String {
         cause = next.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_up_to_a_limit_and_differ() {
-        assert_eq!(backoff(1, LONGEST_PAUSE, 0.0), Duration::from_millis(500));
-        assert_eq!(backoff(3, LONGEST_PAUSE, 1.0), Duration::from_secs(4));
-        assert_eq!(backoff(u32::MAX, LONGEST_PAUSE, 1.0), LONGEST_PAUSE);
-        assert!((0.0..=1.0).contains(&jitter()));
-    }
 }

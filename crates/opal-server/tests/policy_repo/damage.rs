@@ -8,7 +8,7 @@ use opal_testing::git_repo::TestRepo;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 
-use crate::support::{Announcements, Followed, Watching, settings};
+use crate::support::{Announcements, Followed, Watching, settings, until_clones};
 
 fn two_files() -> TestRepo {
     TestRepo::with_files(&[("a.rego", "package a\n"), ("lib/b.rego", "package b\n")]).unwrap()
@@ -43,7 +43,7 @@ async fn a_damaged_clone_is_replaced_while_made_bundles_are_served() {
 
     watching.until(|status| status.rounds == 2).await;
     assert_eq!(followed.bundle(&["lib"], None).await.manifest.len(), 1);
-    assert_eq!(followed.clone_directories().len(), 1);
+    until_clones(&followed.clones, 1).await;
     assert!(!damaged.exists());
 }
 

@@ -6,7 +6,7 @@ use opal_protocol::RepoPath;
 use opal_server::policy::{BundleError, PolicyRepo, Selection, SourceError};
 use opal_testing::git_repo::TestRepo;
 
-use crate::support::{Announcements, Followed, Store, Watching, bundle, settings};
+use crate::support::{Announcements, Followed, Store, Watching, bundle, settings, until_clones};
 
 fn one_file() -> TestRepo {
     TestRepo::with_files(&[("a.rego", "package a\n")]).unwrap()
@@ -100,10 +100,8 @@ async fn a_repository_that_is_unreachable_at_start_is_cloned_once_it_is_there() 
     assert!(status.error.is_some());
     let refused = followed.repo.bundle(&[], None).await.unwrap_err();
     assert_eq!(refused.detail().unwrap(), "policy repo was not found");
-    assert!(
-        followed.clone_directories().is_empty(),
-        "a failed clone leaves nothing"
-    );
+    // A failed clone leaves nothing.
+    until_clones(&followed.clones, 0).await;
 
     drop(hidden);
     let status = watching.look().await;
@@ -174,6 +172,43 @@ async fn a_force_push_is_a_change_like_any_other_and_old_bases_still_work() {
     assert_eq!(update.unwrap().old_policy_hash, abandoned);
     store.apply(&followed.bundle(&[], Some(abandoned.as_str())).await);
     assert_eq!(store, Store::of(&followed.bundle(&[], None).await));
+}
+
+#[tokio::test]
+async fn a_base_that_could_not_be_looked_up_is_looked_up_again() {
+    let mut followed = Followed::new(one_file());
+    let first = followed.repo.sync().await.unwrap();
+    add(&mut followed.remote, "b.rego");
+    followed.repo.sync().await.unwrap();
+    let complete = followed.bundle(&[], None).await;
+
+    let head = followed.clone_directories()[0].join("HEAD");
+    let aside = head.with_extension("aside");
+    std::fs::rename(&head, &aside).unwrap();
+    let base = Some(first.as_str());
+    assert_eq!(followed.bundle(&[], base).await, complete);
+    std::fs::rename(&aside, &head).unwrap();
+
+    let diff = followed.bundle(&[], base).await;
+    assert_eq!(diff.manifest, ["b.rego"].map(RepoPath::from));
+}
+
+#[tokio::test]
+async fn triggers_do_not_hurry_a_watcher_that_fails() {
+    let followed = Followed::new(one_file());
+    let _hidden = followed.remote.hide().unwrap();
+    let start = std::time::Instant::now();
+    let watching = Watching::start(&followed.repo, Announcements::default());
+    let rounds = loop {
+        watching.handle.trigger();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        if start.elapsed() > Duration::from_millis(1500) {
+            break watching.handle.status().borrow().rounds;
+        }
+    };
+    let seconds = start.elapsed().as_secs();
+    assert!(rounds <= seconds + 1, "{rounds} rounds in {seconds} s");
+    assert!(rounds > 0);
 }
 
 #[tokio::test]
@@ -249,7 +284,7 @@ async fn a_kept_clone_that_another_server_uses_is_left_to_it() {
     let place = clones.path().join("clones");
     assert_eq!(std::fs::read_dir(&place).unwrap().count(), 2);
     drop(other);
-    assert_eq!(std::fs::read_dir(&place).unwrap().count(), 1);
+    until_clones(&clones, 1).await;
     assert_eq!(bundle(&one, &[], None).await.hash, head);
 }
 
@@ -260,12 +295,7 @@ async fn a_clone_that_is_not_kept_goes_with_its_process() {
     assert_eq!(followed.clone_directories().len(), 1);
     let Followed { clones, repo, .. } = followed;
     drop(repo);
-    assert_eq!(
-        std::fs::read_dir(clones.path().join("clones"))
-            .unwrap()
-            .count(),
-        0
-    );
+    until_clones(&clones, 0).await;
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use opal_protocol::{PolicyBundle, RepoPath};
+use opal_runtime::config::{CommandLine, Environment, Program, Settings};
+use opal_server::config::ServerConfig;
 use opal_server::policy::{BundleError, Selection};
 use opal_testing::git_repo::TestRepo;
 
@@ -211,4 +213,26 @@ async fn a_selection_without_extensions_serves_all_policy_files() {
         manifest(&followed.bundle(&[], None).await),
         ["a.rego", "data.json"]
     );
+}
+
+#[test]
+fn a_branch_name_that_git_refuses_is_refused_at_start() {
+    let read = |branch: &str| {
+        let environment = Environment::of([
+            ("OPAL_POLICY_REPO_URL", "https://git.example.com/p.git"),
+            ("OPAL_POLICY_REPO_MAIN_BRANCH", branch),
+        ]);
+        let settings = Settings::collect(Program::Server, &CommandLine::default(), &environment);
+        ServerConfig::read(&settings).map_err(|errors| errors.to_string())
+    };
+    assert!(read("release/1.0").is_ok());
+    for branch in ["a..b", "-x", "my branch", "main:other"] {
+        let refused = read(branch).unwrap_err();
+        let expected = "expected a branch name that git accepts";
+        assert!(
+            refused.contains("OPAL_POLICY_REPO_MAIN_BRANCH"),
+            "{refused}"
+        );
+        assert!(refused.contains(expected), "{refused}");
+    }
 }

@@ -8,3 +8,4 @@ mod hostile;
 mod property;
 mod recorded;
 mod support;
+mod transports;

@@ -1,6 +1,7 @@
 //! A remote, a place for clones, and what a store makes of bundles.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use opal_server::policy::{
     WatcherHandle, WatcherStatus,
 };
 use opal_testing::git_repo::TestRepo;
+use opal_testing::wait;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -56,10 +58,8 @@ impl Followed {
     }
 
     /// Every clone that is on disk.
-    pub(crate) fn clone_directories(&self) -> Vec<std::path::PathBuf> {
-        let entries = std::fs::read_dir(self.clones.path().join("clones"));
-        let entries = entries.into_iter().flatten();
-        entries.map(|entry| entry.unwrap().path()).collect()
+    pub(crate) fn clone_directories(&self) -> Vec<PathBuf> {
+        clone_directories(&self.clones)
     }
 
     pub(crate) async fn bundle(&self, directories: &[&str], base: Option<&str>) -> PolicyBundle {
@@ -75,6 +75,23 @@ pub(crate) async fn bundle(
     let directories: Vec<RepoPath> = directories.iter().map(|d| RepoPath::from(*d)).collect();
     let encoded = repo.bundle(&directories, base).await.unwrap();
     serde_json::from_slice(&encoded).unwrap()
+}
+
+fn clone_directories(clones: &TempDir) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(clones.path().join("clones"));
+    let entries = entries.into_iter().flatten();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// Waits until as many clones are on disk: those that are done with go a little later.
+pub(crate) async fn until_clones(clones: &TempDir, count: usize) {
+    let counted = async || {
+        let found = clone_directories(clones);
+        anyhow::ensure!(found.len() == count, "{found:?}");
+        Ok(())
+    };
+    let waited = wait::until(format!("{count} clones"), counted).await;
+    waited.unwrap();
 }
 
 /// What a policy store holds after bundles.

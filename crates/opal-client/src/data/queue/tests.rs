@@ -31,6 +31,7 @@ impl Bench {
         self.queue.push(Job {
             update: 0,
             update_id: "u".into(),
+            is_source: !inline,
             entry,
             path: DataPath::parse(path).unwrap(),
             method,
@@ -105,7 +106,7 @@ fn overlapping_paths_are_written_in_order_however_long_their_fetches_take() {
     bench.succeed(fetches[0].0, "old");
     bench.write();
     assert_eq!(bench.written, ["elsewhere", "old", "new"]);
-    assert!(bench.queue.is_empty());
+    assert!(bench.queue.items.is_empty());
 }
 
 #[test]
@@ -120,7 +121,7 @@ fn a_failed_entry_stops_holding_up_the_others_and_is_tried_again() {
     let notices = bench.fail(first[0].0);
     assert!(matches!(notices[0].outcome, Outcome::Failing { .. }));
     assert!(bench.fetches().is_empty(), "not before its pause");
-    let wake = bench.queue.next_wake().unwrap();
+    let wake = bench.queue.next_wake(bench.now).unwrap();
     bench.now = wake;
     assert_eq!(bench.fetches().len(), 1);
 }
@@ -135,7 +136,7 @@ fn a_late_success_is_followed_by_the_newer_entries_below_it_in_one_batch() {
     bench.fail(fetch);
     bench.write();
     assert_eq!(bench.written, ["newer", "aside"]);
-    bench.now = bench.queue.next_wake().unwrap();
+    bench.now = bench.queue.next_wake(bench.now).unwrap();
     let fetch = bench.fetches()[0].0;
     bench.succeed(fetch, "late");
     let batch = bench.queue.next_batch();
@@ -145,7 +146,7 @@ fn a_late_success_is_followed_by_the_newer_entries_below_it_in_one_batch() {
     let notices = bench.queue.written(outcomes, bench.now, &mut bench.rng);
     let repeated: Vec<bool> = notices.iter().map(|notice| notice.repeated).collect();
     assert_eq!(repeated, [true, true], "both had an outcome before");
-    assert!(bench.queue.is_empty(), "nothing is kept without need");
+    assert!(bench.queue.items.is_empty(), "nothing is kept without need");
 }
 
 #[test]
@@ -156,7 +157,7 @@ fn a_newer_document_replaces_a_failing_entry_once_it_is_written() {
     let fetches = bench.fetches();
     bench.fail(fetches[0].0);
     assert_eq!(
-        bench.queue.len(),
+        bench.queue.items.len(),
         2,
         "a document that is not there yet replaces nothing"
     );
@@ -167,7 +168,7 @@ fn a_newer_document_replaces_a_failing_entry_once_it_is_written() {
             .iter()
             .any(|n| matches!(n.outcome, Outcome::Replaced))
     );
-    assert!(bench.queue.is_empty());
+    assert!(bench.queue.items.is_empty());
 }
 
 #[test]
@@ -180,12 +181,12 @@ fn a_patch_waits_for_what_it_is_based_on_and_documents_wait_for_neither() {
     bench.fail(fetch);
     bench.write();
     assert_eq!(bench.written, ["newer"]);
-    bench.now = bench.queue.next_wake().unwrap();
+    bench.now = bench.queue.next_wake(bench.now).unwrap();
     let fetch = bench.fetches()[0].0;
     bench.succeed(fetch, "base");
     bench.write();
-    assert_eq!(bench.written, ["newer", "base", "patch", "newer"]);
-    assert!(bench.queue.is_empty());
+    assert_eq!(bench.written, ["newer", "base", "newer", "patch", "newer"]);
+    assert!(bench.queue.items.is_empty());
 }
 
 #[test]
@@ -202,7 +203,7 @@ fn a_newer_document_replaces_a_failing_entry_and_the_patch_that_waits_for_it() {
         .iter()
         .filter(|n| matches!(n.outcome, Outcome::Replaced));
     assert_eq!(replaced.count(), 2);
-    assert!(bench.queue.is_empty());
+    assert!(bench.queue.items.is_empty());
 }
 
 #[test]
@@ -220,7 +221,7 @@ fn a_patch_whose_outcome_is_unknown_is_not_sent_again() {
         notices[0].outcome,
         Outcome::Refused { unknown: true, .. }
     ));
-    assert!(bench.queue.is_empty());
+    assert!(bench.queue.items.is_empty());
 }
 
 #[test]
@@ -258,7 +259,7 @@ fn a_store_that_was_away_gets_the_document_later() {
         bench.now,
         &mut bench.rng,
     );
-    bench.now = bench.queue.next_wake().unwrap();
+    bench.now = bench.queue.next_wake(bench.now).unwrap();
     let fetch = bench.fetches()[0].0;
     bench.succeed(fetch, "inline");
     bench.write();
@@ -273,7 +274,7 @@ fn the_same_source_pushed_again_replaces_the_one_that_waits() {
     bench.url("/a", "source");
     let notices = bench.url("/a", "source");
     assert!(matches!(notices[0].outcome, Outcome::Replaced));
-    assert_eq!(bench.queue.len(), 2);
+    assert_eq!(bench.queue.items.len(), 2);
 }
 
 #[test]
@@ -300,4 +301,71 @@ fn a_server_that_asks_for_patience_gets_it() {
     let asked = Duration::from_secs(500);
     assert_eq!(round_pause(1, Some(asked), &mut rng), asked);
     assert!(round_pause(40, None, &mut rng) <= LONGEST_PAUSE);
+}
+
+#[test]
+fn a_patch_waits_for_the_outcome_of_what_it_is_based_on() {
+    let mut bench = Bench::new();
+    bench.inline("/a/x", "base");
+    bench.patch("/a", "patch");
+    let batch = bench.queue.next_batch();
+    assert_eq!(batch.len(), 1, "the patch is not sent along");
+    let failure = Failure {
+        error: "503".into(),
+        retry: Retry::After(None),
+    };
+    let outcomes = vec![(batch[0].seq, Err(failure))];
+    bench.queue.written(outcomes, bench.now, &mut bench.rng);
+    bench.write();
+    assert!(bench.written.is_empty(), "it waits for the base");
+    bench.now = bench.queue.next_wake(bench.now).unwrap();
+    let fetch = bench.fetches()[0].0;
+    bench.succeed(fetch, "base");
+    bench.write();
+    assert_eq!(bench.written, ["base", "patch"]);
+}
+
+#[test]
+fn of_kept_documents_only_the_newest_at_a_place_is_kept() {
+    let mut bench = Bench::new();
+    bench.url("", "failing");
+    let fetch = bench.fetches()[0].0;
+    bench.fail(fetch);
+    for _ in 0..100 {
+        bench.inline("/a", "newer");
+    }
+    bench.write();
+    assert_eq!(bench.queue.items.len(), 2);
+    assert_eq!(bench.queue.on_their_way(), 0, "there is room for more");
+}
+
+#[test]
+fn the_entry_that_waited_longest_is_tried_first() {
+    let mut bench = Bench::with_workers(1);
+    bench.url("/old", "old");
+    bench.url("/new", "new");
+    for _ in 0..2 {
+        let fetch = bench.fetches()[0].0;
+        bench.fail(fetch);
+    }
+    // `old` fails again and again; `new` must not starve behind it.
+    let mut tried = Vec::new();
+    for _ in 0..6 {
+        bench.now += LONGEST_PAUSE;
+        let (seq, name) = bench.fetches().remove(0);
+        tried.push(name);
+        bench.fail(seq);
+    }
+    assert!(tried.iter().any(|name| name == "new"), "{tried:?}");
+}
+
+#[test]
+fn sources_that_are_named_anew_are_forgotten_and_publishes_are_not() {
+    let mut bench = Bench::new();
+    bench.url("/a", "source");
+    bench.inline("/b", "published");
+    let notices = bench.queue.forget_sources();
+    assert_eq!(notices.len(), 1);
+    bench.write();
+    assert_eq!(bench.written, ["published"]);
 }

@@ -34,13 +34,16 @@ impl HttpRequest {
         let Some(config) = config.filter(|config| !config.is_null()) else {
             return Self::from_config(&HttpFetcherConfig::default());
         };
+        // The errors' own texts would quote what may be a credential.
+        let no_object = |_| invalid("it is no object".to_owned());
         let mut members: Map<String, Value> =
-            serde_json::from_str(config.text()).map_err(|error| invalid(error.to_string()))?;
+            serde_json::from_str(config.text()).map_err(no_object)?;
         if let Some(Value::String(method)) = members.get_mut("method") {
             method.make_ascii_lowercase();
         }
         let config = serde_json::from_value(Value::Object(members));
-        Self::from_config(&config.map_err(|error| invalid(error.to_string()))?)
+        let no_config = |_| invalid("one of its members is of the wrong type".to_owned());
+        Self::from_config(&config.map_err(no_config)?)
     }
 
     /// Checks `config` and turns it into a request.

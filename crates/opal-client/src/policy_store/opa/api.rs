@@ -99,6 +99,17 @@ impl OpaApi {
         }
     }
 
+    /// Whether there is a policy `id`.
+    pub(super) async fn has_policy(&self, id: &str) -> Result<bool, StoreError> {
+        let call = Call::get(policy_path(id));
+        let answer = self.call(&call).await?;
+        match answer.status {
+            StatusCode::NOT_FOUND => Ok(false),
+            status if status.is_success() => Ok(true),
+            _ => Err(self.rejected(&call, &answer)),
+        }
+    }
+
     pub(super) async fn policies(&self) -> Result<Vec<StoredPolicy>, StoreError> {
         let call = Call::get("/v1/policies".to_owned());
         let list: PolicyList = self.read(&call).await?;

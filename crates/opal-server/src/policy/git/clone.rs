@@ -4,6 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use tokio::runtime::Handle;
 use tracing::warn;
 use uuid::Uuid;
 
@@ -16,7 +17,7 @@ pub(in crate::policy) struct CloneDir {
     root: PathBuf,
     git_dir: PathBuf,
     kept: bool,
-    _in_use: InUse,
+    in_use: Option<InUse>,
 }
 
 /// A lock that is held.
@@ -34,7 +35,7 @@ impl Drop for InUse {
 }
 
 impl CloneDir {
-    /// Makes a new directory for a clone; it is removed with the value.
+    /// Makes a new directory for a clone; it is removed with the value, soon after.
     pub(in crate::policy) fn create(parent: &Path, prefix: &str) -> io::Result<Self> {
         let name = format!("{prefix}-{}", Uuid::new_v4().simple());
         let root = parent.join(name);
@@ -45,7 +46,7 @@ impl CloneDir {
             git_dir: root.clone(),
             root,
             kept: false,
-            _in_use: InUse(in_use),
+            in_use: Some(InUse(in_use)),
         })
     }
 
@@ -70,7 +71,7 @@ impl CloneDir {
             root: root.to_owned(),
             git_dir,
             kept: true,
-            _in_use: in_use,
+            in_use: Some(in_use),
         }))
     }
 
@@ -117,9 +118,31 @@ impl CloneDir {
 
 impl Drop for CloneDir {
     fn drop(&mut self) {
-        if !self.kept {
-            remove(&self.root);
+        if self.kept {
+            return;
         }
+        let removal = Removal {
+            root: std::mem::take(&mut self.root),
+            _in_use: self.in_use.take(),
+        };
+        // The last to use it may be a request. Where there is no runtime nobody waits for us, and
+        // a runtime that ends drops what it has not begun: either way it is removed.
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(removal))),
+            Err(_) => drop(removal),
+        }
+    }
+}
+
+/// Removes a clone when dropped, then gives its lock back.
+struct Removal {
+    root: PathBuf,
+    _in_use: Option<InUse>,
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        remove(&self.root);
     }
 }
 
@@ -155,7 +178,9 @@ fn take(path: &Path) -> io::Result<Option<InUse>> {
 }
 
 fn remove(directory: &Path) {
-    if let Err(error) = fs::remove_dir_all(directory) {
+    if let Err(error) = fs::remove_dir_all(directory)
+        && error.kind() != io::ErrorKind::NotFound
+    {
         let path = directory.display();
         warn!(%error, "Could not remove the old clone at `{path}`");
     }
@@ -226,6 +251,29 @@ mod tests {
         assert!(!leftover.exists());
         let path = used.git_dir().to_owned();
         drop(used);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_clone_that_a_runtime_dropped_at_its_end_is_removed_too() {
+        let parent = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        let (begun, begins) = std::sync::mpsc::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        runtime.spawn_blocking(move || {
+            begun.send(()).unwrap();
+            let _ = released.recv();
+        });
+        begins.recv().unwrap();
+        let clone = CloneDir::create(parent.path(), "clone").unwrap();
+        let path = clone.git_dir().to_owned();
+        runtime.block_on(async { drop(clone) });
+        assert!(path.exists(), "the only thread that may block is taken");
+        drop(release);
+        drop(runtime);
         assert!(!path.exists());
     }
 

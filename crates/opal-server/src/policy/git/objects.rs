@@ -6,6 +6,7 @@ use opal_protocol::CommitHash;
 
 use super::error::GitError;
 use super::remote::Git;
+use crate::policy::disk::blocking;
 
 /// A regular file in a commit's tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +62,7 @@ impl Git {
         let mut list = self.command(directory);
         list.args(["ls-tree", "-r", "-t", "-z", "--full-tree", commit.as_str()]);
         let printed = self.local("ls-tree", list, &[]).await?;
-        parse_listing(&printed).ok_or_else(|| unexpected("ls-tree", "a line"))
+        parse("ls-tree", printed, parse_listing).await
     }
 
     /// The changes that lead from `old` to `new`, with renames as git finds them.
@@ -75,7 +76,7 @@ impl Git {
         diff.args(["diff-tree", "-r", "-M", "--raw", "-z", "--no-abbrev"]);
         diff.args([old.as_str(), new.as_str()]);
         let printed = self.local("diff-tree", diff, &[]).await?;
-        parse_changes(&printed).ok_or_else(|| unexpected("diff-tree", "a line"))
+        parse("diff-tree", printed, parse_changes).await
     }
 
     /// The contents of `ids`, in their order.
@@ -176,6 +177,17 @@ fn unexpected(operation: &'static str, what: &str) -> GitError {
         operation,
         problem: format!("{what} is not as documented"),
     }
+}
+
+/// Reads what git printed, of which there may be much.
+async fn parse<T: Send + 'static>(
+    operation: &'static str,
+    printed: Vec<u8>,
+    read: fn(&[u8]) -> Option<T>,
+) -> Result<T, GitError> {
+    let parsed = blocking(move || read(&printed)).await;
+    let parsed = parsed.map_err(|source| GitError::NotRead { operation, source })?;
+    parsed.ok_or_else(|| unexpected(operation, "a line"))
 }
 
 /// `<mode> SP <type> SP <id> TAB <path> NUL`.

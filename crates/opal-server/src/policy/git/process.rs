@@ -1,19 +1,24 @@
 //! Runs `git` once: bounded in time and output, and gone with all its children when dropped.
 
-use std::process::Stdio;
+use std::pin::pin;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::error::GitError;
 use super::redact::Redactor;
 
 /// What of the error output is kept; the rest is read and dropped.
 const STDERR_KEPT: usize = 16 * 1024;
+
+/// How long a process that has ended may leave its error output open: a child of it may hold it
+/// for ever, as an `ssh` with `ControlPersist` does. What it printed is in the pipe by then.
+const TAIL_GRACE: Duration = Duration::from_millis(200);
 
 /// How much a run may take.
 #[derive(Debug, Clone, Copy)]
@@ -70,14 +75,13 @@ pub(super) async fn run(
     let mut group = Group::of(&child);
     let outcome = converse(operation, &mut child, input, limits).await;
     match outcome {
-        Ok((stdout, stderr)) => {
-            let status = child.wait().await;
+        Ok(ended) => {
             group.0 = None;
-            match status {
-                Ok(status) if status.success() => Ok(stdout),
+            match ended.status {
+                Some(status) if status.success() => Ok(ended.stdout),
                 _ => Err(GitError::Failed {
                     operation,
-                    message: redactor.message(&stderr),
+                    message: redactor.message(&ended.stderr),
                 }),
             }
         }
@@ -90,15 +94,21 @@ pub(super) async fn run(
     }
 }
 
-type Printed = (Vec<u8>, Vec<u8>);
+/// A process that ended by itself.
+struct Ended {
+    /// `None` if the system did not tell.
+    status: Option<ExitStatus>,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
 
-/// Feeds and reads the child until it closes its output or a limit is reached.
+/// Feeds and reads the child until it has ended or a limit is reached.
 async fn converse(
     operation: &'static str,
     child: &mut Child,
     input: &[u8],
     limits: Limits,
-) -> Result<Printed, GitError> {
+) -> Result<Ended, GitError> {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (Some(stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
         let problem = "no pipes".to_owned();
@@ -106,14 +116,29 @@ async fn converse(
     };
     let start = Instant::now();
     let (heard, hearing) = watch::channel(start);
-    let talk = async {
+    let has_ended = Notify::new();
+    let answer = async {
         let reading = read_bounded(operation, stdout, limits.output, &heard);
-        let complaints = read_tail(stderr, &heard);
-        let (stdout, stderr, ()) = tokio::try_join!(reading, complaints, feed(stdin, input))?;
-        Ok((stdout, stderr))
+        let (stdout, ()) = tokio::try_join!(reading, feed(stdin, input))?;
+        let status = child.wait().await.ok();
+        has_ended.notify_one();
+        Ok((stdout, status))
+    };
+    let too_late = async {
+        has_ended.notified().await;
+        sleep(TAIL_GRACE).await;
+    };
+    let talk = async {
+        let complaints = read_tail(stderr, &heard, too_late);
+        let ((stdout, status), stderr) = tokio::try_join!(answer, complaints)?;
+        Ok(Ended {
+            status,
+            stdout,
+            stderr,
+        })
     };
     tokio::select! {
-        printed = talk => printed,
+        ended = talk => ended,
         limit = overdue(start, hearing, limits) => Err(GitError::TimedOut { operation, limit }),
     }
 }
@@ -159,16 +184,70 @@ async fn read_bounded(
     Ok(all)
 }
 
+/// Reads until the end, or until it is `too_late` for more.
 async fn read_tail(
     mut pipe: impl AsyncRead + Unpin,
     heard: &watch::Sender<Instant>,
+    too_late: impl Future<Output = ()>,
 ) -> Result<Vec<u8>, GitError> {
+    let mut too_late = pin!(too_late);
     let mut tail = Vec::new();
-    while pipe.read_buf(&mut tail).await.unwrap_or(0) > 0 {
+    loop {
+        let read = tokio::select! {
+            read = pipe.read_buf(&mut tail) => read.unwrap_or(0),
+            () = &mut too_late => 0,
+        };
+        if read == 0 {
+            return Ok(tail);
+        }
         heard.send_replace(Instant::now());
         if tail.len() > 2 * STDERR_KEPT {
             tail.drain(..tail.len() - STDERR_KEPT);
         }
     }
-    Ok(tail)
+}
+
+#[cfg(test)]
+mod tests {
+    use opal_protocol::RedactedUrl;
+
+    use super::*;
+
+    async fn run_script(script: &str, total: Duration) -> Result<Vec<u8>, GitError> {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        let limits = Limits {
+            total,
+            silence: total,
+            output: 1024,
+        };
+        let redactor = Redactor::new(&RedactedUrl::from("file:///nowhere"));
+        run("script", command, &[], limits, &redactor).await
+    }
+
+    #[tokio::test]
+    async fn a_process_that_hangs_after_closing_its_output_is_stopped() {
+        let limit = Duration::from_millis(300);
+        let hanging = run_script("exec >&- 2>&-; exec sleep 600", limit);
+        let outcome = timeout(Duration::from_secs(30), hanging).await;
+        let error = outcome.expect("in time").unwrap_err();
+        assert_eq!(error.to_string(), "`git script` was stopped after 300ms");
+    }
+
+    #[tokio::test]
+    async fn an_error_output_that_a_process_left_open_is_not_waited_for() {
+        // As an ssh does that stays for later connections.
+        let script = "sleep 600 >/dev/null </dev/null & echo $!";
+        let printed = run_script(script, Duration::from_secs(20)).await.unwrap();
+        let left: i32 = String::from_utf8_lossy(&printed).trim().parse().unwrap();
+        let left = Pid::from_raw(left).unwrap();
+        rustix::process::kill_process(left, Signal::KILL).expect("it was left alone");
+    }
+
+    #[tokio::test]
+    async fn the_error_output_of_a_failed_process_is_its_message() {
+        let failed = run_script("echo why >&2; exit 3", Duration::from_secs(20)).await;
+        let message = failed.unwrap_err().to_string();
+        assert_eq!(message, "`git script` failed: why");
+    }
 }

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opal_protocol::CommitHash;
+use opal_runtime::config::{Kind, Program, Setting};
 use tokio::process::Command;
 
 use super::error::GitError;
 use super::process::{Limits, run};
 use super::redact::Redactor;
 use super::ssh;
+use crate::policy::disk::blocking;
 use crate::policy::error::SourceError;
 use crate::policy::settings::GitSettings;
 
@@ -79,13 +81,14 @@ impl Git {
     }
 
     /// Makes the configured SSH key available, if there is one for this URL.
-    pub(in crate::policy) fn prepare_key(&self) -> Result<(), SourceError> {
-        let Some(key) = self.key() else {
+    pub(in crate::policy) async fn prepare_key(&self) -> Result<(), SourceError> {
+        let Some(key) = self.key().cloned() else {
             return Ok(());
         };
-        let path = &self.settings.ssh_key_file;
-        ssh::write_key(key, path).map_err(|source| SourceError::SshKey {
-            path: path.clone(),
+        let path = self.settings.ssh_key_file.clone();
+        let written = blocking(move || ssh::write_key(&key, &path)).await;
+        written.flatten().map_err(|source| SourceError::SshKey {
+            path: self.settings.ssh_key_file.clone(),
             source,
         })
     }
@@ -198,6 +201,9 @@ impl Git {
         for name in FOREIGN {
             command.env_remove(name);
         }
+        for name in secret_variables() {
+            command.env_remove(name);
+        }
         command
             .env("LC_ALL", "C")
             .env("GIT_TERMINAL_PROMPT", "0")
@@ -242,6 +248,22 @@ impl Git {
         };
         run(operation, command, input, limits, &self.redactor).await
     }
+}
+
+/// Variables with our secrets: no helper that git starts needs them.
+fn secret_variables() -> impl Iterator<Item = String> {
+    let programs = [Program::Server, Program::Client];
+    let settings = programs.into_iter().flat_map(Program::settings);
+    settings
+        .filter(|setting| is_secret(setting))
+        .map(|setting| format!("OPAL_{}", setting.key))
+}
+
+/// Whether its value is a secret or may hold one, in a URL or a header.
+fn is_secret(setting: &Setting) -> bool {
+    setting.secret
+        || matches!(setting.kind, Kind::Key | Kind::Model(_))
+        || matches!(setting.key, "POLICY_REPO_URL" | "BROADCAST_URI")
 }
 
 fn find_branch(listing: &str, branch: &str) -> RemoteBranches {

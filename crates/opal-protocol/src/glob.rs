@@ -1,8 +1,10 @@
-//! Path patterns as Python's `PurePath.match` reads them, for `OPAL_BUNDLE_IGNORE`.
+//! Path patterns as Python's `PurePath.match` reads them: what a server leaves out of bundles
+//! (`OPAL_BUNDLE_IGNORE`), and what a client leaves alone in its store
+//! (`OPAL_POLICY_STORE_POLICY_PATHS_TO_IGNORE`).
 
 /// One pattern of an ignore list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Pattern {
+pub enum PathPattern {
     /// `/` or `/**`.
     Everything,
     /// `dir/**`: the directory and all below it, compared as plain text.
@@ -13,9 +15,9 @@ pub(super) enum Pattern {
     Nothing,
 }
 
-impl Pattern {
+impl PathPattern {
     /// Reads one pattern. Every text is one.
-    pub(super) fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         if matches!(text, "/" | "/**") {
             return Self::Everything;
         }
@@ -30,7 +32,7 @@ impl Pattern {
     }
 
     /// Whether this pattern covers `path`, which is relative and has no `.` components.
-    pub(super) fn matches(&self, path: &str) -> bool {
+    pub fn matches(&self, path: &str) -> bool {
         match self {
             Self::Everything => true,
             Self::Below(directory) => path
@@ -162,7 +164,7 @@ mod tests {
             ("é*", "été", true),
         ] {
             assert_eq!(
-                Pattern::parse(pattern).matches(path),
+                PathPattern::parse(pattern).matches(path),
                 expected,
                 "{pattern} {path}"
             );
