@@ -4,10 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use opal_engine::{Engine, EngineOptions};
 use opal_protocol::RedactedUrl;
 use opal_pubsub::subscriber::{Subscriber, SubscriberConfig};
+use opal_runtime::cors::Origins;
 use opal_runtime::http::{HttpClientError, HttpOptions};
 use opal_runtime::{TaskSpawner, Tasks};
 use tokio::net::TcpListener;
@@ -121,9 +123,9 @@ impl Client {
             );
             tasks.spawn("store-probe", probe.run(shutdown.clone()));
         }
-        // The engine outlives the updater, which finishes what it is writing.
+        // An engine beside us outlives the updater, which finishes what it is writing.
         let engine_stop = CancellationToken::new();
-        store.start(tasks, &commands, engine_stop.clone());
+        store.start(tasks, &commands, engine_stop.clone(), grace);
         tasks.spawn("subscription", subscriber.run(shutdown.clone()));
         tasks.spawn("updater", async move {
             let _stops_the_engine = engine_stop.drop_guard();
@@ -135,7 +137,8 @@ impl Client {
             policy_updater: config.policy_updater,
             data_updater: config.data_updater,
         };
-        let serve = opal_runtime::serve(listener, router(app), tasks.spawner(), grace);
+        let router = router(app, &Origins::new(&config.allowed_origins));
+        let serve = opal_runtime::serve(listener, router, tasks.spawner(), grace);
         tasks.spawn("http", serve);
         info!("The client's API listens on {address}");
         Ok(client)
@@ -340,7 +343,15 @@ impl Store {
         matches!(self.runs, Runs::Opa(..))
     }
 
-    fn start(self, tasks: &Tasks, commands: &mpsc::Sender<Command>, stop: CancellationToken) {
+    /// Starts what has to run: until `stop` if it is a process; the engine within answers until
+    /// shutdown, and is written to without its REST API.
+    fn start(
+        self,
+        tasks: &Tasks,
+        commands: &mpsc::Sender<Command>,
+        stop: CancellationToken,
+        grace: Duration,
+    ) {
         match self.runs {
             Runs::Nothing => {}
             Runs::Embedded(listener, engine) => {
@@ -349,7 +360,9 @@ impl Store {
                     "The embedded policy engine listens on {}",
                     address.map_or_else(String::new, |a| a.to_string())
                 );
-                tasks.spawn("engine", opal_engine::serve(listener, engine, stop));
+                let router = engine.router();
+                let serve = opal_runtime::serve(listener, router, tasks.spawner(), grace);
+                tasks.spawn("engine", serve);
             }
             Runs::Opa(program, config) => {
                 if config.v0_compatible {

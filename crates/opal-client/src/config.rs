@@ -41,6 +41,8 @@ pub struct ClientConfig {
     pub host: String,
     /// Its port; 0 takes a free one.
     pub port: u16,
+    /// Origins that browsers may call it from.
+    pub allowed_origins: Vec<String>,
     /// How long running requests and writes may take to end.
     pub shutdown_grace: Duration,
 }
@@ -161,6 +163,7 @@ impl ClientConfig {
             callbacks: CallbackConfig::read(reader, &server),
             host: reader.get("CLIENT_API_SERVER_HOST"),
             port: reader.get("CLIENT_API_SERVER_PORT"),
+            allowed_origins: reader.get("ALLOWED_ORIGINS"),
             shutdown_grace: duration(reader, "SHUTDOWN_GRACE_SECONDS"),
             server,
         };

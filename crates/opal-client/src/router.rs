@@ -2,9 +2,11 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use opal_runtime::cors::{Origins, cors};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -13,8 +15,8 @@ use crate::errors::chain;
 use crate::health;
 use crate::updater::Command;
 
-/// The client's HTTP interface.
-pub(crate) fn router(app: App) -> Router {
+/// The client's HTTP interface, for browsers on these origins too.
+pub(crate) fn router(app: App, origins: &Origins) -> Router {
     Router::new()
         .route("/", get(health::healthy))
         .route("/healthcheck", get(health::healthy))
@@ -26,6 +28,7 @@ pub(crate) fn router(app: App) -> Router {
         .method_not_allowed_fallback(|| async {
             refusal(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
         })
+        .layer(from_fn_with_state(origins.clone(), cors))
         .with_state(app)
 }
 
@@ -63,5 +66,46 @@ async fn trigger_data(State(app): State<App>) -> Response {
         Ok(Ok(())) => ok().into_response(),
         Ok(Err(error)) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &chain(&error)),
         Err(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, "the server did not answer"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::{Request, header};
+    use tokio::sync::mpsc;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::transactions::{EnabledUpdaters, TransactionLog};
+
+    #[tokio::test]
+    async fn browsers_on_listed_origins_may_call_every_route() {
+        let (commands, _commanded) = mpsc::channel(1);
+        let app = App {
+            transactions: TransactionLog::new(EnabledUpdaters {
+                policy: true,
+                data: true,
+            }),
+            commands,
+            policy_updater: true,
+            data_updater: true,
+        };
+        let router = router(app, &Origins::new(&["https://ours.example".to_owned()]));
+        for (path, origin, allowed) in [
+            ("/healthy", "https://ours.example", true),
+            ("/no-such-route", "https://ours.example", true),
+            ("/healthy", "https://theirs.example", false),
+        ] {
+            let request = Request::get(path).header(header::ORIGIN, origin);
+            let request = request.body(Body::empty()).unwrap();
+            let answer = router.clone().oneshot(request).await.unwrap();
+            let marked = answer.headers().get(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+            assert_eq!(
+                marked.is_some_and(|m| m == origin),
+                allowed,
+                "{path} {origin}"
+            );
+        }
     }
 }

@@ -28,6 +28,13 @@ pub enum Edit {
         /// JSON text.
         document: Bytes,
     },
+    /// As [`PutData`](Self::PutData); fails if there is a document at `path`.
+    CreateData {
+        /// Unescaped segments.
+        path: Vec<String>,
+        /// JSON text.
+        document: Bytes,
+    },
     /// Applies `operations` in order, all or none.
     PatchData {
         /// Where the operations' paths begin.

@@ -23,6 +23,9 @@ pub enum EngineError {
         /// What more is known, the path included.
         hint: Option<String>,
     },
+    /// There is a document at the path where one was to be created.
+    #[error("the document exists")]
+    DocumentExists,
     /// Something on the way to the path is not an object.
     #[error("storage_write_conflict_error: {0}")]
     WriteConflict(String),

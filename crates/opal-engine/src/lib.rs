@@ -10,13 +10,13 @@
 //!   value, and evaluate it on the `workers`: a query waits for no writer, sees one revision, has a
 //!   deadline, and a panic in it is an error of that query alone.
 //!
-//! [`Engine::router`] and [`serve`] are the REST API of OPA 1.x over the same handle, with the same
-//! paths, statuses and error bodies; [`load_paths`] reads files as `opa run` does.
+//! [`Engine::router`] is the REST API of OPA 1.x over the same handle, with the same paths, statuses
+//! and error bodies, for the caller to serve; [`load_paths`] reads files as `opa run` does.
 //!
 //! Rego is evaluated by `regorus`. What it lacks is refused when a policy is put, never answered
-//! with a quiet *undefined*: missing builtins (`http.send`, `io.jwt.*`, `crypto.*` and others), string
-//! interpolation, `not` with a body, `walk` without its output as second argument, a builtin put in
-//! another builtin's place by `with`.
+//! with a quiet *undefined*: missing builtins (`http.send`, `opa.runtime`, `io.jwt.*`, `crypto.*` and
+//! others), string interpolation, `not` with a body, `walk` without its output as second argument, a
+//! builtin put in another builtin's place by `with`.
 //!
 //! # What costs what
 //!
@@ -55,4 +55,3 @@ pub use bundle_files::{LoadError, load_paths};
 pub use edit::{Edit, PatchOperation};
 pub use engine::{Engine, EngineOptions};
 pub use error::{EngineError, PolicyProblem, ProblemCode};
-pub use rest::serve;

@@ -14,8 +14,6 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::Engine;
 use answer::Answer;
@@ -45,22 +43,6 @@ fn documents() -> MethodRouter<Engine> {
         .post(data::post)
         .put(data::put)
         .patch(data::patch)
-}
-
-/// Serves the API until `shutdown`, then finishes the requests under way.
-///
-/// # Errors
-///
-/// If the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    engine: Engine,
-    shutdown: CancellationToken,
-) -> std::io::Result<()> {
-    let stop = async move { shutdown.cancelled().await };
-    axum::serve(listener, router(engine))
-        .with_graceful_shutdown(stop)
-        .await
 }
 
 /// `GET /health`: the engine has no bundles or plugins of its own to wait for.

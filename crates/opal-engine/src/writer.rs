@@ -107,10 +107,12 @@ impl Writer {
                 changes.insert(id, None);
                 Ok(())
             }
-            Edit::PutData { path, document } => {
-                let document = json::parse(&document)?;
-                undo.remember(&self.data, &path);
-                document::put(&mut self.data, &path, document)
+            Edit::PutData { path, document } => self.put(&path, &document, undo),
+            Edit::CreateData { path, document } => {
+                if document::read(&self.data, &path).is_some() {
+                    return Err(EngineError::DocumentExists);
+                }
+                self.put(&path, &document, undo)
             }
             Edit::DeleteData { path } => {
                 undo.remember(&self.data, &path);
@@ -120,6 +122,17 @@ impl Writer {
                 .into_iter()
                 .try_for_each(|operation| self.patch(path.clone(), operation, undo)),
         }
+    }
+
+    fn put(
+        &mut self,
+        path: &[String],
+        document: &[u8],
+        undo: &mut Undo,
+    ) -> Result<(), EngineError> {
+        let document = json::parse(document)?;
+        undo.remember(&self.data, path);
+        document::put(&mut self.data, path, document)
     }
 
     fn patch(

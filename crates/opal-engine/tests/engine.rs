@@ -87,6 +87,7 @@ fn what_the_engine_lacks_is_refused_by_name() {
         ),
         ("io.jwt.decode", "io.jwt.decode(input.token, [_, _, _])"),
         ("crypto.sha256", "crypto.sha256(\"x\") == \"y\""),
+        ("opa.runtime", "opa.runtime().env.HOME == \"/\""),
         ("data.other.f", "data.other.f(1)"),
     ] {
         let source = format!("package p\nallow {{ {body} }}\nf(x) {{ x == 1; {body} }}");
@@ -287,4 +288,16 @@ fn input_is_undefined_unless_given() {
     assert_eq!(given.unwrap(), r#"{"i":{}}"#);
     let error = engine.evaluate(&segments("p"), Some("{")).unwrap_err();
     assert!(matches!(error, EngineError::InvalidJson(_)));
+}
+
+#[test]
+fn of_two_who_create_a_document_one_does() {
+    let engine = engine();
+    let create = |json: &'static str| Edit::CreateData {
+        path: segments("a/b"),
+        document: Bytes::from(json),
+    };
+    let outcomes = engine.apply(vec![vec![create("1")], vec![create("2")]]);
+    assert_eq!(outcomes, [Ok(()), Err(EngineError::DocumentExists)]);
+    assert_eq!(engine.data(&[]).unwrap(), r#"{"a":{"b":1}}"#);
 }

@@ -15,7 +15,7 @@ use crate::config::{
 };
 use crate::tasks::{BoxError, Tasks};
 use crate::telemetry::{self, LogConfig};
-use crate::{http, shutdown};
+use crate::{chain, http, shutdown};
 
 /// A daemon's settings as types, with what is odd about them; or everything that is wrong.
 pub type ReadSettings<C> = Result<((C, LogConfig), Vec<Warning>), ConfigErrors>;
@@ -83,7 +83,7 @@ pub fn main<D: Daemon>() -> ExitCode {
         let mut out = std::io::stdout();
         let terminal = out.is_terminal();
         if let Err(error) = command.execute(&settings, &mut out, terminal).await {
-            eprintln!("{}", with_causes(&error));
+            eprintln!("{}", chain(&error));
             return ExitCode::FAILURE;
         }
         match config {
@@ -113,7 +113,7 @@ async fn run<D: Daemon>(
             ExitCode::SUCCESS
         }
         Err(error) => {
-            error!("Stopped: {}", with_causes(error.as_ref()));
+            error!("Stopped: {}", chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -138,15 +138,4 @@ fn without_effect(settings: &Settings) -> Vec<(String, &'static str)> {
         Effect::Never(reason) => Some((setting.variable(), reason)),
     })
     .collect()
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -1,20 +1,24 @@
 //! The one HTTP client builder: TLS, proxies, timeouts and redirects in one place.
 //!
-//! Clients honour the proxy variables of the environment (`HTTPS_PROXY`, `NO_PROXY`, …), trust the
-//! system's certificate authorities or only those of a given file, and follow redirects; the
+//! Clients honour the proxy variables of the environment (`HTTPS_PROXY`, `NO_PROXY`, …) except for
+//! this machine itself, which no proxy can reach as we do; they trust the system's certificate authorities or only those of a given file, and follow redirects; the
 //! `Authorization` and cookie headers are dropped as soon as a redirect leads to another origin.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, Identity};
+use reqwest::{Certificate, Client, Identity, NoProxy, Proxy};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
+use tracing::warn;
 
 /// How we name ourselves to servers.
 pub const USER_AGENT: &str = concat!("opal/", env!("CARGO_PKG_VERSION"));
+
+/// This machine, in the form of `NO_PROXY`.
+const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -86,12 +90,23 @@ pub fn install_crypto_provider() {
 ///
 /// If a certificate file cannot be used.
 pub fn client(options: &HttpOptions) -> Result<Client, HttpClientError> {
+    #[expect(clippy::disallowed_methods, reason = "no settings of ours")]
+    let environment = |name: &str| std::env::var(name).ok();
+    client_behind(proxies(environment), options)
+}
+
+fn client_behind(proxies: Vec<Proxy>, options: &HttpOptions) -> Result<Client, HttpClientError> {
     install_crypto_provider();
     #[expect(clippy::disallowed_methods, reason = "this is the shared builder")]
     let mut builder = Client::builder()
         .user_agent(USER_AGENT)
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true);
+        .tcp_nodelay(true)
+        // Instead of these, which the library would use for this machine too.
+        .no_proxy();
+    for proxy in proxies {
+        builder = builder.proxy(proxy);
+    }
     if let Some(path) = &options.ca_file {
         let pem = read(path)?;
         let authorities = Certificate::from_pem_bundle(&pem).map_err(|e| not_pem(path, e))?;
@@ -110,6 +125,26 @@ pub fn client(options: &HttpOptions) -> Result<Client, HttpClientError> {
         builder = builder.redirect(reqwest::redirect::Policy::none());
     }
     builder.build().map_err(HttpClientError::Tls)
+}
+
+/// The proxies that the environment names, for all but this machine and what `NO_PROXY` lists.
+fn proxies(variable: impl Fn(&str) -> Option<String>) -> Vec<Proxy> {
+    let first = |names: [&str; 2]| names.into_iter().find_map(&variable);
+    let all = first(["ALL_PROXY", "all_proxy"]);
+    let named = |names| first(names).or_else(|| all.clone());
+    let listed = first(["NO_PROXY", "no_proxy"]).unwrap_or_default();
+    let exempt = NoProxy::from_string(&format!("{LOOPBACK},{listed}"));
+    let http = named(["HTTP_PROXY", "http_proxy"]).map(|url| ("http", Proxy::http(url)));
+    let https = named(["HTTPS_PROXY", "https_proxy"]).map(|url| ("https", Proxy::https(url)));
+    let mut proxies = Vec::new();
+    for (scheme, proxy) in [http, https].into_iter().flatten() {
+        match proxy {
+            Ok(proxy) => proxies.push(proxy.no_proxy(exempt.clone())),
+            // Its text may hold a password.
+            Err(_) => warn!("The environment's proxy for {scheme}:// is no URL, and is not used"),
+        }
+    }
+    proxies
 }
 
 /// How a websocket client trusts its server: only the authorities of `ca_file`, or, with `None`,
@@ -165,11 +200,67 @@ fn not_pem(path: &Path, source: reqwest::Error) -> HttpClientError {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
+    use axum::Router;
+    use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::{Tasks, serve};
 
     #[test]
     fn a_plain_client_can_be_made() {
         client(&HttpOptions::default()).unwrap();
+    }
+
+    /// A server that answers every request with `name`.
+    async fn answering(name: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tasks = Tasks::new(CancellationToken::new());
+        let router = Router::new().fallback(move || async move { name });
+        let grace = Duration::from_secs(1);
+        tasks.spawn("http", serve(listener, router, tasks.spawner(), grace));
+        address
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_for_other_machines_only() {
+        let (proxy, ours) = (answering("proxy").await, answering("ours").await);
+        let environment = |name: &str| match name {
+            "HTTP_PROXY" => Some(format!("http://{proxy}")),
+            "no_proxy" => Some("direct.invalid".to_owned()),
+            _ => None,
+        };
+        let client = client_behind(proxies(environment), &HttpOptions::default()).unwrap();
+        let ask = async |url: String| client.get(url).send().await?.text().await;
+        let port = ours.port();
+        for host in ["127.0.0.1", "localhost"] {
+            let answer = ask(format!("http://{host}:{port}/")).await.unwrap();
+            assert_eq!(answer, "ours", "{host}");
+        }
+        // Nobody listens there; the proxy would answer.
+        for elsewhere in [
+            "http://[::1]:1/",
+            "http://127.9.9.9:1/",
+            "http://direct.invalid/",
+        ] {
+            assert!(ask(elsewhere.to_owned()).await.is_err(), "{elsewhere}");
+        }
+        let answer = ask("http://far.invalid/".to_owned()).await.unwrap();
+        assert_eq!(answer, "proxy");
+    }
+
+    #[test]
+    fn a_proxy_for_all_is_for_both_schemes_and_nonsense_is_left_out() {
+        let set = |variable: &'static str, value: &'static str| {
+            proxies(move |name| (name == variable).then(|| value.to_owned())).len()
+        };
+        assert_eq!(set("all_proxy", "proxy.example:3128"), 2);
+        assert_eq!(set("https_proxy", "http://u:p@proxy.example"), 1);
+        assert_eq!(set("HTTP_PROXY", ""), 0);
+        assert_eq!(set("NO_PROXY", "*"), 0);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! 3. [`telemetry`]: logs, as the settings ask for them.
 //! 4. [`tasks`]: one owner for every task; [`shutdown`]: signals cancel its token.
 //! 5. [`token`]: keys, tokens signed and verified, who may do what.
-//! 6. [`mod@serve`] answers requests, [`http`] makes them, [`backoff`] says when to try again.
+//! 6. [`mod@serve`] answers requests, to browsers as [`cors`] says; [`http`] makes them, [`backoff`] says when to try again.
 //! 7. [`tasks::Tasks::join`] waits for the end and says why it came.
 //!
 //! Nothing here knows what policies, data updates or topics are.
@@ -17,7 +17,9 @@
 pub mod admin;
 pub mod backoff;
 pub mod config;
+pub mod cors;
 pub mod daemon;
+mod errors;
 pub mod http;
 pub mod paths;
 pub mod python;
@@ -29,6 +31,7 @@ pub mod telemetry;
 pub mod token;
 
 pub use backoff::{Backoff, ConnRetryOptions, WaitStrategy};
+pub use errors::chain;
 pub use retry_after::retry_after;
 pub use serve::serve;
 pub use tasks::{BoxError, TaskError, TaskSpawner, Tasks};

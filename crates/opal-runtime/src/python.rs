@@ -1,4 +1,5 @@
-//! Texts as Python prints them, where people or scripts are used to them.
+//! Python's view of values: texts as it prints them, where people or scripts are used to them,
+//! and what it takes for false.
 
 use std::fmt::Write;
 
@@ -108,6 +109,18 @@ pub fn value(value: &Value) -> String {
                 .map(|(key, member)| format!("{}: {}", text(key), self::value(member)));
             format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
         }
+    }
+}
+
+/// What Python takes for false.
+pub fn is_falsy(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(value) => !value,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
     }
 }
 

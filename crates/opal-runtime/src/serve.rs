@@ -1,10 +1,12 @@
 //! An HTTP/1 server: one task per connection, small buffers, a bounded stop.
 //!
 //! Written on hyper, not on `axum::serve`, for three reasons: a peer that never finishes its
-//! request head is cut off, a head is limited, and connections are tasks of our owner. A websocket
+//! request is cut off, a head is limited, and connections are tasks of our owner. A websocket
 //! leaves this module at its upgrade; whoever took it over watches the shutdown token. Idle, a
 //! websocket was measured at 3.3 kB (5,000 of them, small buffers on axum's side), a connection
 //! kept alive at 17 kB.
+
+mod patience;
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,25 +25,47 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use crate::tasks::TaskSpawner;
+use patience::PatientBody;
 
 /// How long a peer may take to send a request head, or to start another request.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long a peer may be silent within a request body; [`PatientBody`] says how it earns more.
+const BODY_PATIENCE: Duration = Duration::from_secs(60);
 /// The longest request head, as in upstream's web server; buffers grow to it only when needed.
 const MAX_HEAD: usize = 64 * 1024;
+/// What is kept of the grace period for connections that are cut off to end.
+const LONGEST_RESERVE: Duration = Duration::from_secs(1);
 /// The pause after the system refused a connection (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Answers requests on `listener` with `router` until shutdown, then stops accepting, lets running
-/// requests finish for at most `grace`, and returns.
+/// requests finish, and returns.
+///
+/// `grace` is what [`Tasks::join`](crate::Tasks::join) is given. Requests get a little less of it,
+/// so that one which does not end is cut off here, and is no task that did not stop.
 ///
 /// Handlers find the peer as [`ConnectInfo<SocketAddr>`].
 pub async fn serve(listener: TcpListener, router: Router, tasks: TaskSpawner, grace: Duration) {
+    serve_patiently(listener, router, tasks, grace, BODY_PATIENCE).await;
+}
+
+async fn serve_patiently(
+    listener: TcpListener,
+    router: Router,
+    tasks: TaskSpawner,
+    grace: Duration,
+    patience: Duration,
+) {
     let open = TaskTracker::new();
+    let limits = Limits {
+        stop: grace - (grace / 4).min(LONGEST_RESERVE),
+        patience,
+    };
     let shutdown = tasks.shutdown().clone();
     while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
-                let connection = connection(stream, peer, router.clone(), tasks.clone(), grace);
+                let connection = connection(stream, peer, router.clone(), tasks.clone(), limits);
                 tasks.spawn("connection", open.track_future(connection));
             }
             Err(error) if is_about_one_peer(&error) => {}
@@ -58,19 +82,29 @@ pub async fn serve(listener: TcpListener, router: Router, tasks: TaskSpawner, gr
     open.wait().await;
 }
 
-/// Serves one connection. Its own limit on stopping is `grace`, so the tracker empties in time.
+/// What one connection may take.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// To end after shutdown.
+    stop: Duration,
+    /// In silence within a body.
+    patience: Duration,
+}
+
+/// Serves one connection. It has a limit of its own on stopping, so the tracker empties in time.
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
     tasks: TaskSpawner,
-    grace: Duration,
+    limits: Limits,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, %error, "Could not turn off Nagle's algorithm");
     }
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
+        let request = request.map(|body| PatientBody::new(body, limits.patience));
         router.clone().oneshot(request)
     });
     let connection = http1::Builder::new()
@@ -84,7 +118,7 @@ async fn connection(
         outcome = connection.as_mut() => outcome,
         () = tasks.shutdown().cancelled() => {
             connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(grace, connection).await {
+            match tokio::time::timeout(limits.stop, connection).await {
                 Ok(outcome) => outcome,
                 Err(_) => {
                     debug!(%peer, "A request was cut off by shutdown");
@@ -109,7 +143,7 @@ fn is_about_one_peer(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use axum::routing::get;
+    use axum::routing::{get, post};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio_util::sync::CancellationToken;
 
@@ -170,14 +204,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_never_ends_is_cut_off_after_the_grace_period() {
+    async fn a_request_that_never_ends_is_cut_off_within_the_grace_period() {
         let never = || std::future::pending::<&'static str>();
         let (tasks, address) = start(Router::new().route("/", get(never))).await;
         let stuck = request(address, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
         tokio::time::sleep(Duration::from_millis(20)).await;
         tasks.shutdown().cancel();
-        tasks.join(GRACE * 4).await.unwrap();
+        tasks.join(GRACE).await.unwrap();
         assert_eq!(answer(stuck).await, "");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stops_coming_is_an_error_of_its_request() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tasks = Tasks::new(CancellationToken::new());
+        let router = Router::new().route("/", post(|body: String| async { body }));
+        let patience = Duration::from_millis(50);
+        let served = serve_patiently(listener, router, tasks.spawner(), GRACE, patience);
+        tasks.spawn("http", served);
+        let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n";
+        let whole = request(address, &format!("{head}123456789")).await;
+        let partial = request(address, &format!("{head}1234")).await;
+        let partial = answer(partial).await;
+        assert!(partial.starts_with("HTTP/1.1 400"), "{partial}");
+        tasks.shutdown().cancel();
+        assert!(answer(whole).await.ends_with("123456789"));
+        tasks.join(GRACE).await.unwrap();
     }
 
     #[tokio::test]

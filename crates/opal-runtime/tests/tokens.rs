@@ -379,7 +379,7 @@ fn a_server_is_open_without_keys_and_refuses_half_a_pair() {
     let one = security(&[("OPAL_AUTH_PUBLIC_KEY", RECORDED_KEY.trim())]).unwrap_err();
     assert_eq!(
         one,
-        "OPAL_AUTH_PUBLIC_KEY: is set without AUTH_PRIVATE_KEY; set both for secured access, or none"
+        "OPAL_AUTH_PUBLIC_KEY: is set without OPAL_AUTH_PRIVATE_KEY; set both for secured access, or none"
     );
     let other = security(&[("OPAL_AUTH_PRIVATE_KEY", "hunter2")]).unwrap_err();
     assert!(

@@ -90,12 +90,16 @@ impl ServerConfig {
     }
 }
 
-/// `OPAL_SERVER_PORT`, the old name, wins if it is a number; anything else there is ignored, since
-/// some platforms put a URL into it.
+/// `OPAL_SERVER_PORT`, the old name, wins if it is a number, which then has to be a port; anything
+/// else there is ignored, since some platforms put a URL into it.
 fn port(reader: &mut Reader<'_>) -> u16 {
-    let old = reader.optional::<String>("SERVER_PORT");
     let port = reader.get("SERVER_BIND_PORT");
-    old.and_then(|old| old.trim().parse().ok()).unwrap_or(port)
+    let old: String = reader.optional("SERVER_PORT").unwrap_or_default();
+    let old = old.trim();
+    match !old.is_empty() && old.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => reader.optional("SERVER_PORT").unwrap_or(port),
+        false => port,
+    }
 }
 
 fn check_source_type(reader: &mut Reader<'_>) {

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use opal_protocol::{DataUpdate, DataUpdateReport, PeerType, ServerDataSourceConfig};
+use opal_protocol::{DataUpdate, DataUpdateReport, PeerType, RedactedUrl, ServerDataSourceConfig};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 use url::Url;
@@ -13,6 +13,11 @@ use crate::error::ApiError;
 use crate::extract::{Bearer, JsonBody};
 use crate::publish::{DataPublishError, Publications};
 use crate::server::App;
+
+/// Failed entries of a report that are logged one by one.
+const LOGGED_ENTRIES: usize = 10;
+/// Characters that are logged of a text in it.
+const LOGGED_CHARS: usize = 1_000;
 
 /// `GET /data/config`: from where a client gets the full picture. Needs any token.
 ///
@@ -91,18 +96,10 @@ pub(crate) async fn empty() -> Json<Value> {
 /// `POST /data/callback_report`: takes a client's report and logs it. Needs any token.
 pub(crate) async fn report(_bearer: Bearer, body: JsonBody) -> Result<Json<Value>, ApiError> {
     let report = DataUpdateReport::parse(&body.0)?;
-    let update = report.update_id.as_ref().map(ToString::to_string);
-    let policy = report.policy_hash.as_ref().map(ToString::to_string);
-    for failed in report.reports.iter().filter(|entry| !entry.saved) {
-        let url = opal_protocol::RedactedUrl::new(&failed.entry.url);
-        let path = &failed.entry.dst_path;
-        warn!(
-            update.id = update,
-            "A client could not apply the entry `{url}` at `{path}`"
-        );
-    }
-    if let Some(error) = report.user_data.get("error") {
-        warn!(update.id = update, "A client reports: {error}");
+    let update = report.update_id.as_ref().map(shortened);
+    let policy = report.policy_hash.as_ref().map(shortened);
+    for complaint in complaints(&report) {
+        warn!(update.id = update, "{complaint}");
     }
     info!(
         update.id = update,
@@ -113,9 +110,52 @@ pub(crate) async fn report(_bearer: Bearer, body: JsonBody) -> Result<Json<Value
     Ok(Json(json!({})))
 }
 
+/// What a report says went wrong, in lines for the log: few and short, whatever a peer sends.
+fn complaints(report: &DataUpdateReport) -> Vec<String> {
+    let failed = || report.reports.iter().filter(|entry| !entry.saved);
+    let named = failed().take(LOGGED_ENTRIES).map(|failed| {
+        let url = shortened(&RedactedUrl::from(failed.entry.url.as_str()));
+        let path = shortened(&failed.entry.dst_path);
+        format!("A client could not apply the entry `{url}` at `{path}`")
+    });
+    let others = failed().count().saturating_sub(LOGGED_ENTRIES);
+    let others = (others > 0).then(|| format!("… nor {others} entries more"));
+    let error = report.user_data.get("error");
+    let error = error.map(|error| format!("A client reports: {}", shortened(error)));
+    named.chain(others).chain(error).collect()
+}
+
+fn shortened(text: &impl ToString) -> String {
+    let mut text = text.to_string();
+    if let Some((end, _)) = text.char_indices().nth(LOGGED_CHARS) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_fills_no_log() {
+        let long = "x".repeat(5_000);
+        let entry =
+            json!({ "url": format!("http://u:pw@h/{long}"), "topics": [], "dst_path": long });
+        let failed = vec![json!({ "entry": entry, "saved": false }); 50];
+        let body = json!({ "reports": failed, "user_data": { "error": long } });
+        let report = DataUpdateReport::parse(body.to_string().as_bytes()).unwrap();
+        let lines = complaints(&report);
+        assert_eq!(lines.len(), 12);
+        assert_eq!(lines[10], "… nor 40 entries more");
+        for line in lines {
+            assert!(
+                line.chars().count() < 2_200 && !line.contains("pw"),
+                "{line}"
+            );
+        }
+    }
 
     #[test]
     fn the_token_replaces_an_older_one_in_a_redirect_and_keeps_the_rest() {

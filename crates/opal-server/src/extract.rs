@@ -16,7 +16,7 @@ use tracing::warn;
 
 use crate::error::ApiError;
 
-/// The largest body that is read.
+/// The largest body that is read, where a route sets no limit of its own.
 pub const MAX_BODY: usize = 32 * 1024 * 1024;
 
 /// The bearer of a valid token, or anyone if the server has no keys.
@@ -83,7 +83,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
             .and_then(|value| value.to_str().ok())
             .is_some_and(is_json);
         let body = Bytes::from_request(request, state).await.map_err(|_| {
-            let text = format!("the body is larger than {MAX_BODY} bytes, or broke off");
+            let text = "the body is larger than this route takes, or broke off";
             ApiError::refused(StatusCode::PAYLOAD_TOO_LARGE, text)
         })?;
         let at_body = |msg: &str, kind: &str| {

@@ -19,7 +19,6 @@
 //! [`websocket`] lets clients in; `cors` says what browsers may do; [`server`] wires all of it; [`config`] says how.
 
 pub mod config;
-mod cors;
 pub mod data;
 pub mod error;
 pub mod extract;

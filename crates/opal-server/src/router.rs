@@ -6,31 +6,43 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use opal_runtime::cors::{Origins, cors};
 use std::sync::Arc;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::cors::{Origins, cors};
 use crate::error::ApiError;
 use crate::extract::MAX_BODY;
 use crate::server::App;
 use crate::{data, health, policy, security, websocket};
 
+/// The largest payload that GitHub sends; anyone may post one, and is judged once it is read.
+const MAX_WEBHOOK: usize = 25 * 1024 * 1024;
+/// Room for a few claims.
+const MAX_TOKEN_REQUEST: usize = 64 * 1024;
+
 /// The server's HTTP interface.
 pub fn router(app: App) -> Router {
     let config = Arc::clone(&app.config);
     let origins = Origins::new(&config.allowed_origins);
+    let (webhook_limit, token_limit) = (
+        DefaultBodyLimit::max(MAX_WEBHOOK),
+        DefaultBodyLimit::max(MAX_TOKEN_REQUEST),
+    );
     let routes = Router::new()
         .route("/", get(health::check))
         .route("/healthcheck", get(health::check))
         .route("/policy", get(policy::api::bundle))
-        .route("/webhook", post(policy::webhook::receive))
+        .route(
+            "/webhook",
+            post(policy::webhook::receive).layer(webhook_limit),
+        )
         .route(&config.data.default_source_route, get(data::empty))
         .route(
             &config.data.config_route,
             get(data::sources).post(data::publish),
         )
         .route(&config.data.report_route, post(data::report))
-        .route("/token", post(security::issue))
+        .route("/token", post(security::issue).layer(token_limit))
         .route(&config.jwks_route, get(security::jwks))
         .route("/ws", any(websocket::connect))
         .fallback(|| async { ApiError::not_found() })

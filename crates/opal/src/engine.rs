@@ -10,6 +10,8 @@ use opal_runtime::Tasks;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::stack::GRACE;
+
 /// What to do with the engine.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -46,8 +48,8 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
     println!("The engine listens on http://{}", listener.local_addr()?);
     let tasks = Tasks::new(CancellationToken::new());
     opal_runtime::shutdown::on_signal(&tasks)?;
-    let shutdown = tasks.shutdown().clone();
-    tasks.spawn("engine", opal_engine::serve(listener, engine, shutdown));
-    tasks.join(crate::stack::GRACE).await?;
+    let serve = opal_runtime::serve(listener, engine.router(), tasks.spawner(), GRACE);
+    tasks.spawn("engine", serve);
+    tasks.join(GRACE).await?;
     Ok(ExitCode::SUCCESS)
 }

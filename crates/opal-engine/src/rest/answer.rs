@@ -123,6 +123,12 @@ impl From<EngineError> for Failure {
             EngineError::PolicyNotFound(_) | EngineError::DocumentNotFound { .. } => {
                 Self::new(StatusCode::NOT_FOUND, "resource_not_found", message)
             }
+            // Answered as not modified where it can happen.
+            EngineError::DocumentExists => Self::new(
+                StatusCode::PRECONDITION_FAILED,
+                "resource_conflict",
+                message,
+            ),
             EngineError::WriteConflict(_) => {
                 Self::new(StatusCode::NOT_FOUND, "resource_conflict", message)
             }

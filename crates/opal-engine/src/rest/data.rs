@@ -12,7 +12,7 @@ use super::answer::{
     Answer, Failure, MAX_DOCUMENT_BYTES, MAX_QUERY_BYTES, Outcome, Parameters, is_create_only,
     object, read, segments,
 };
-use crate::{Edit, Engine, EngineError, PatchOperation, document, json, path};
+use crate::{Edit, Engine, EngineError, PatchOperation, json, path};
 
 type Pairs = Query<Vec<(String, String)>>;
 
@@ -139,11 +139,15 @@ pub(super) async fn put(
 ) -> Outcome {
     let path = segments(&uri, "/v1/data")?;
     let document = read(body, MAX_DOCUMENT_BYTES).await?;
-    let exists = || document::read(&engine.snapshot().data, &path).is_some();
-    if is_create_only(&headers) && exists() {
-        return Ok(Answer::NotModified);
+    if !is_create_only(&headers) {
+        return edit(engine, Edit::PutData { path, document }).await;
     }
-    edit(engine, Edit::PutData { path, document }).await
+    // Judged by the writer: of two who create the same document, one does.
+    match super::policies::apply(engine, Edit::CreateData { path, document }).await {
+        Ok(()) => Ok(Answer::Done),
+        Err(EngineError::DocumentExists) => Ok(Answer::NotModified),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// `DELETE /v1/data/…`: removes the document.

@@ -61,7 +61,7 @@ pub(super) async fn put(State(engine): State<Engine>, uri: Uri, body: Body) -> O
 pub(super) async fn delete(State(engine): State<Engine>, uri: Uri) -> Outcome {
     let id = policy_id(&uri)?;
     let deleted = apply(engine, Edit::DeletePolicy { id }).await;
-    deleted.map_err(|failure| failure.of_operation())?;
+    deleted.map_err(|error| Failure::from(error).of_operation())?;
     Ok(Answer::empty())
 }
 
@@ -70,9 +70,9 @@ fn policy_id(uri: &Uri) -> Result<String, Failure> {
 }
 
 /// Applies one edit where blocking is allowed.
-pub(super) async fn apply(engine: Engine, edit: Edit) -> Result<(), Failure> {
+pub(super) async fn apply(engine: Engine, edit: Edit) -> Result<(), EngineError> {
     let applied = tokio::task::spawn_blocking(move || engine.apply(vec![vec![edit]]));
     let outcomes = applied.await.map_err(|_| crate::workers::gone())?;
     let outcome = outcomes.into_iter().next();
-    Ok(outcome.unwrap_or_else(|| Err(crate::workers::gone()))?)
+    outcome.unwrap_or_else(|| Err(crate::workers::gone()))
 }

@@ -64,7 +64,7 @@ impl PublishDataUpdate {
         });
         let ignored_entries = !given.is_array();
         let no_url = arguments.text("--src-url", "").is_empty();
-        let nothing = no_url && python_false(&given);
+        let nothing = no_url && python::is_falsy(&given);
         let entries = match single_entry(&mut arguments) {
             _ if nothing => json!([]),
             Some(entry) => json!([entry]),
@@ -224,17 +224,5 @@ fn plain(step: &Value) -> String {
     match step {
         Value::String(name) => name.clone(),
         other => other.to_string(),
-    }
-}
-
-/// What Python takes for nothing.
-fn python_false(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(value) => !value,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(members) => members.is_empty(),
     }
 }

@@ -1,19 +1,7 @@
 //! Settings of `opal-client`.
 
 use super::model;
-use super::setting::{Enumeration, Kind, Setting};
-
-const fn bool(key: &'static str, help: &'static str) -> Setting {
-    Setting::new(key, Kind::Bool, help)
-}
-
-const fn int(key: &'static str, help: &'static str) -> Setting {
-    Setting::new(key, Kind::Int, help)
-}
-
-const fn text(key: &'static str, help: &'static str) -> Setting {
-    Setting::new(key, Kind::Text, help)
-}
+use super::setting::{Enumeration, Kind, Setting, bool, int, text};
 
 const fn retry(key: &'static str, help: &'static str) -> Setting {
     Setting::new(key, Kind::Model(&model::RETRY), help)

@@ -1,22 +1,6 @@
 //! Settings of both programs.
 
-use super::setting::{Enumeration, Kind, Setting};
-
-const fn bool(key: &'static str, help: &'static str) -> Setting {
-    Setting::new(key, Kind::Bool, help)
-}
-
-const fn int(key: &'static str, help: &'static str) -> Setting {
-    Setting::new(key, Kind::Int, help)
-}
-
-const fn text(key: &'static str, help: &'static str) -> Setting {
-    Setting::new(key, Kind::Text, help)
-}
-
-const fn list(key: &'static str, help: &'static str) -> Setting {
-    Setting::new(key, Kind::List(','), help)
-}
+use super::setting::{Enumeration, Kind, Setting, bool, int, list, text};
 
 const LOGURU: &str = "log lines have one readable and one JSON form, without templates";
 const TRACEBACK: &str = "there are no Python tracebacks; an error is logged with its causes";

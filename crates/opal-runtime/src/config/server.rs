@@ -2,27 +2,7 @@
 
 use super::common::KEY_FORMAT;
 use super::model;
-use super::setting::{Enumeration, Kind, Setting};
-
-const fn bool(key: &'static str, help: &'static str) -> Setting {
-    Setting::new(key, Kind::Bool, help)
-}
-
-const fn int(key: &'static str, help: &'static str) -> Setting {
-    Setting::new(key, Kind::Int, help)
-}
-
-const fn float(key: &'static str, help: &'static str) -> Setting {
-    Setting::new(key, Kind::Float, help)
-}
-
-const fn text(key: &'static str, help: &'static str) -> Setting {
-    Setting::new(key, Kind::Text, help)
-}
-
-const fn list(key: &'static str, help: &'static str) -> Setting {
-    Setting::new(key, Kind::List(','), help)
-}
+use super::setting::{Enumeration, Kind, Setting, bool, float, int, list, text};
 
 const SOURCE_TYPE: Enumeration = Enumeration {
     class: "PolicySourceTypes",

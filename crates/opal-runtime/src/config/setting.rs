@@ -149,6 +149,31 @@ impl Setting {
     }
 }
 
+/// A setting of `true` or `false`.
+pub(super) const fn bool(key: &'static str, help: &'static str) -> Setting {
+    Setting::new(key, Kind::Bool, help)
+}
+
+/// A setting of a whole number.
+pub(super) const fn int(key: &'static str, help: &'static str) -> Setting {
+    Setting::new(key, Kind::Int, help)
+}
+
+/// A setting of any number.
+pub(super) const fn float(key: &'static str, help: &'static str) -> Setting {
+    Setting::new(key, Kind::Float, help)
+}
+
+/// A setting of any text.
+pub(super) const fn text(key: &'static str, help: &'static str) -> Setting {
+    Setting::new(key, Kind::Text, help)
+}
+
+/// A setting of texts separated by commas.
+pub(super) const fn list(key: &'static str, help: &'static str) -> Setting {
+    Setting::new(key, Kind::List(','), help)
+}
+
 impl Enumeration {
     /// The allowed texts.
     pub fn texts(&self) -> impl Iterator<Item = &'static str> {

@@ -62,8 +62,9 @@ impl fmt::Debug for Settings {
 impl Settings {
     /// Gives each setting its text: flag before environment before file before default.
     ///
-    /// Problems are kept for [`Reader::finish`](super::Reader::finish). As upstream, a variable
-    /// that should be `true` or `false` and is neither counts as not given; here with a warning.
+    /// Problems are kept for [`Reader::finish`](super::Reader::finish). A variable that should be
+    /// `true` or `false` and is another word for it (`yes`, `no`, `on`, `off`, `y`, `n`, `t`, `f`) or
+    /// empty counts as not given, as upstream; here with a warning. Any other text is a problem.
     pub fn collect(program: Program, line: &CommandLine, environment: &Environment) -> Self {
         let mut settings = Self {
             program,

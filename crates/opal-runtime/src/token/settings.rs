@@ -9,6 +9,7 @@ use super::keys::{KeyFormat, PrivateKey, PublicKey};
 use super::signer::TokenSigner;
 use super::verifier::TokenVerifier;
 use super::{Access, MasterToken};
+use crate::chain;
 use crate::config::{FromSetting, Reader, Setting};
 
 impl FromSetting for KeyFormat {
@@ -61,13 +62,19 @@ impl ServerSecurity {
         let (Some(private), Some(public), Some(algorithm)) = (private, public, algorithm) else {
             return security;
         };
+        if !reader.is_set("AUTH_MASTER_TOKEN") {
+            reader.warn(
+                "AUTH_MASTER_TOKEN",
+                "is not set: POST /token is open, and everyone may have a token of any kind",
+            );
+        }
         match TokenSigner::new(&private, &public, algorithm, audience, issuer) {
             Ok((signer, verifier)) => {
                 security.access = Access::Secured(Arc::new(verifier));
                 security.signer = Some(signer);
                 security.public_key = Some(public);
             }
-            Err(error) => reader.problem("AUTH_PRIVATE_KEY", with_causes(&error)),
+            Err(error) => reader.problem("AUTH_PRIVATE_KEY", chain(&error)),
         }
         security
     }
@@ -122,7 +129,7 @@ fn private_key(reader: &mut Reader<'_>) -> Option<PrivateKey> {
     match PrivateKey::read(text.expose_secret(), format, passphrase) {
         Ok(key) => Some(key),
         Err(error) => {
-            reader.problem("AUTH_PRIVATE_KEY", with_causes(&error));
+            reader.problem("AUTH_PRIVATE_KEY", chain(&error));
             None
         }
     }
@@ -134,14 +141,8 @@ fn public_key(reader: &mut Reader<'_>) -> Option<PublicKey> {
     match PublicKey::read(&text, format) {
         Ok(key) => Some(key),
         Err(error) => {
-            reader.problem("AUTH_PUBLIC_KEY", with_causes(&error));
+            reader.problem("AUTH_PUBLIC_KEY", chain(&error));
             None
         }
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let texts: Vec<String> = causes.map(ToString::to_string).collect();
-    texts.join(": ")
 }

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use super::algorithm::Algorithm;
 use super::error::TokenError;
 use super::keys::PublicKey;
+use crate::python;
 
 /// Verifies the tokens of one key, audience and issuer.
 #[derive(Clone)]
@@ -162,7 +163,7 @@ impl TokenVerifier {
     fn check_audience(&self, audience: Option<&Value>) -> Result<(), TokenError> {
         let matches = match audience {
             None => return Err(TokenError::Unknown),
-            Some(audience) if is_falsy(audience) => return Err(TokenError::Unknown),
+            Some(audience) if python::is_falsy(audience) => return Err(TokenError::Unknown),
             Some(Value::String(audience)) => *audience == self.audience,
             Some(Value::Array(audiences)) => {
                 audiences.iter().all(Value::is_string)
@@ -209,17 +210,5 @@ fn python_int(value: &Value) -> Option<i128> {
         },
         Value::String(text) => crate::config::parse_int(text),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-/// What Python takes for false.
-fn is_falsy(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(value) => !value,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(members) => members.is_empty(),
     }
 }

@@ -3,7 +3,7 @@
 use opal_testing::http;
 use serde_json::{Map, Value, json};
 
-use crate::support::{MASTER, TestServer, config, fixture};
+use crate::support::{MASTER, TestServer, config, fixture, warnings};
 
 #[tokio::test]
 async fn the_recorded_tokens_are_issued_again() {
@@ -91,4 +91,45 @@ fn one_key_without_the_other_or_with_a_foreign_one_is_refused() {
         assert!(refused.contains("OPAL_AUTH_"), "{refused}");
         assert!(!refused.contains("PRIVATE KEY-----"), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn a_request_for_a_token_is_short() {
+    let server = TestServer::secured(&[]).await;
+    let mut request = json!({ "type": "client", "claims": { "note": "x".repeat(60_000) } });
+    server.token(&request).await;
+    request["claims"]["note"] = "x".repeat(70_000).into();
+    let post = http::post(server.url("/token")).bearer(MASTER);
+    let answer = post.json(&request).unwrap().send().await.unwrap();
+    assert_eq!(answer.status, 413);
+}
+
+#[test]
+fn keys_without_a_master_token_are_warned_about() {
+    let ours = opal_runtime::token::generate().unwrap();
+    let keys = [
+        ("OPAL_AUTH_PRIVATE_KEY", ours.private_pem.as_str()),
+        ("OPAL_AUTH_PUBLIC_KEY", ours.public_pem.as_str()),
+        ("OPAL_AUTH_PUBLIC_KEY_FORMAT", "pem"),
+    ];
+    let open = warnings(keys);
+    assert!(
+        open.len() == 1 && open[0].contains("POST /token is open"),
+        "{open:?}"
+    );
+    let guarded = keys.into_iter().chain([("OPAL_AUTH_MASTER_TOKEN", MASTER)]);
+    assert_eq!(warnings(guarded), Vec::<String>::new());
+}
+
+#[test]
+fn the_old_port_counts_if_it_is_a_number_and_must_then_be_a_port() {
+    let port = |old| config([("OPAL_SERVER_PORT", old)]).map(|config| config.port);
+    assert_eq!(port("8000"), Ok(8000));
+    assert_eq!(port("tcp://10.0.0.1:7002"), Ok(7002));
+    assert_eq!(port(""), Ok(7002));
+    let refused = port("70000").unwrap_err();
+    assert!(
+        refused.contains("OPAL_SERVER_PORT") && refused.contains("70000"),
+        "{refused}"
+    );
 }

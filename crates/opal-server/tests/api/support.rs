@@ -174,12 +174,21 @@ impl Drop for TestServer {
 pub(crate) fn config<'a>(
     settings: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> Result<ServerConfig, String> {
-    let environment = Environment::of(settings);
-    let settings = Settings::collect(Program::Server, &CommandLine::default(), &environment);
-    match ServerConfig::read(&settings) {
+    match ServerConfig::read(&server_settings(settings)) {
         Ok(((config, _), _)) => Ok(config),
         Err(errors) => Err(errors.to_string()),
     }
+}
+
+/// What is odd about settings that are not wrong.
+pub(crate) fn warnings<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<String> {
+    let (_, warnings) = ServerConfig::read(&server_settings(settings)).unwrap();
+    warnings.iter().map(ToString::to_string).collect()
+}
+
+fn server_settings<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>) -> Settings {
+    let environment = Environment::of(settings);
+    Settings::collect(Program::Server, &CommandLine::default(), &environment)
 }
 
 /// The recorded policy repository at its `head`th commit, and all its commits.

@@ -72,3 +72,24 @@ async fn a_name_is_enough_for_a_repository_with_an_scp_like_url() {
     let named = json!({ "repository": { "full_name": "acme/policies" } });
     assert_eq!(hook(&server, "ping", &named).await["status"], "ok");
 }
+
+#[tokio::test]
+async fn no_answer_shows_how_we_log_in_to_the_repository() {
+    let url = "https://bob:hunter2@git.invalid/acme/policies.git?token=hunter2";
+    let server = TestServer::start(&[("OPAL_POLICY_REPO_URL", url)]).await;
+    let named = json!({ "repository": { "clone_url": "https://git.invalid/acme/policies.git" } });
+    let answer = hook(&server, "ping", &named).await;
+    assert_eq!(answer["repo_url"], "https://git.invalid/acme/policies.git");
+}
+
+#[tokio::test]
+async fn a_payload_beyond_what_services_send_is_refused() {
+    let server = TestServer::start(&[]).await;
+    let payload = vec![b' '; 26 << 20];
+    let request = http::post(server.url("/webhook")).body(payload);
+    match request.send().await {
+        Ok(answer) => assert_eq!(answer.status, 413),
+        // Refused before all of it was sent.
+        Err(_) => assert_eq!(server.get("/").await.status, 200),
+    }
+}

@@ -1,5 +1,7 @@
 //! What browsers on other origins may do: answered exactly as by the released server, preflight
 //! bodies included.
+//!
+//! Both daemons put [`cors()`] around all of their routes, by axum's `from_fn_with_state`.
 
 use std::sync::Arc;
 
@@ -17,7 +19,7 @@ const ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 
 /// The origins that browsers may call from: `OPAL_ALLOWED_ORIGINS`.
 #[derive(Debug, Clone)]
-pub(crate) enum Origins {
+pub enum Origins {
     /// `*`.
     Any,
     /// These, compared exactly.
@@ -25,7 +27,8 @@ pub(crate) enum Origins {
 }
 
 impl Origins {
-    pub(crate) fn new(origins: &[String]) -> Self {
+    /// Origins as they are listed in the setting.
+    pub fn new(origins: &[String]) -> Self {
         match origins.iter().any(|origin| origin == "*") {
             true => Self::Any,
             false => Self::Listed(origins.into()),
@@ -41,7 +44,7 @@ impl Origins {
 }
 
 /// Answers preflights, and marks the answers to other requests from a browser.
-pub(crate) async fn cors(State(origins): State<Origins>, request: Request, next: Next) -> Response {
+pub async fn cors(State(origins): State<Origins>, request: Request, next: Next) -> Response {
     let headers = request.headers();
     let Some(origin) = headers.get(header::ORIGIN).cloned() else {
         return next.run(request).await;
