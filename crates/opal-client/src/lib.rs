@@ -19,7 +19,6 @@ pub mod client;
 pub mod config;
 pub mod data;
 pub mod engine;
-mod errors;
 pub mod fetch;
 mod health;
 pub mod policy;

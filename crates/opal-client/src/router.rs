@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::client::App;
-use crate::errors::chain;
 use crate::health;
 use crate::updater::Command;
+use opal_runtime::chain;
 
 /// The client's HTTP interface, for browsers on these origins too.
 pub(crate) fn router(app: App, origins: &Origins) -> Router {

@@ -15,8 +15,8 @@ use opal_protocol::{CommitHash, DataSourceEntry, RedactedUrl, SaveMethod};
 use tokio::sync::watch;
 use url::Url;
 
-use crate::errors::chain;
 use crate::policy_store::StoreError;
+use opal_runtime::chain;
 
 mod state;
 

@@ -26,13 +26,13 @@ use crate::callbacks::Reporter;
 use crate::data::intake::{Bursts, Interests, Subject};
 use crate::data::queue::{Failure, Queue, Seq};
 use crate::data::sources::Polled;
-use crate::errors::chain;
 use crate::fetch::Fetcher;
 use crate::policy::sync::PolicySync;
 use crate::policy_store::{PolicyStore, StoreChange, StoreError};
 use crate::record::Record;
 use crate::server_api::{ServerApi, ServerApiError};
 use crate::transactions::TransactionLog;
+use opal_runtime::chain;
 
 mod data;
 mod policy;

@@ -14,9 +14,9 @@ use tracing::{debug, warn};
 use url::Url;
 
 use super::register::{CallbackEntry, Callbacks};
-use crate::errors::chain;
 use crate::fetch::FetchError;
 use crate::fetch::http::{HttpRequest, check_status, parse_url, unreachable};
+use opal_runtime::chain;
 
 /// Beyond so many, reports are dropped: their targets do not keep up.
 const MOST_REPORTS: u32 = 256;

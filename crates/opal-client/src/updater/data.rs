@@ -19,9 +19,9 @@ use super::{BUNDLE_FIRST, Load, UpdateProgress, Updater, Work};
 use crate::data::intake::target;
 use crate::data::queue::{Failure, Fetch, Job, Seq, round_pause};
 use crate::data::sources;
-use crate::errors::chain;
 use crate::fetch::FetchRequest;
 use crate::server_api::ServerApiError;
+use opal_runtime::chain;
 
 impl Updater {
     pub(super) fn load_sources(

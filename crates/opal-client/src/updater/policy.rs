@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 use super::writes::error_data;
 use super::{Updater, Work};
-use crate::errors::chain;
 use crate::policy::sync::BundleRequest;
 use crate::policy_store::StoreError;
 use crate::server_api::ServerApiError;
+use opal_runtime::chain;
 
 impl Updater {
     pub(super) fn fetch_bundle(

@@ -14,11 +14,11 @@ use tracing::warn;
 
 use super::{Updater, Work, Written};
 use crate::data::queue::{Failure, Notice, Outcome, Retry, Seq, Write};
-use crate::errors::chain;
 use crate::fetch::FetchError;
 use crate::policy::sync::PolicySync;
 use crate::policy_store::{StoreChange, StoreError};
 use crate::record::Record;
+use opal_runtime::chain;
 
 impl Updater {
     pub(super) fn next_write(&mut self, now: Instant) -> Option<Work<Written>> {

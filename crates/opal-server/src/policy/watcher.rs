@@ -178,7 +178,9 @@ impl PolicyWatcher {
     }
 
     fn report(&mut self, outcome: Result<(), AnnounceError>) {
-        let error = outcome.err().map(|error| with_causes(error.as_ref()));
+        let error = outcome
+            .err()
+            .map(|error| opal_runtime::chain(error.as_ref()));
         let url = &self.repo.settings().url;
         if let Some(error) = &error {
             warn!(repo.url = %url, error, "Could not follow `{url}`: {error}");
@@ -256,15 +258,4 @@ impl PolicyWatcher {
         let timeout = self.repo.settings().clone_timeout;
         timeout.is_some_and(|timeout| self.started.elapsed() > timeout)
     }
-}
-
-fn with_causes(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }

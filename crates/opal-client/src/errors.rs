@@ -1,3 +1,0 @@
-//! Errors for people.
-
-pub(crate) use opal_runtime::chain;
