@@ -325,6 +325,7 @@ fn opa(reader: &mut Reader<'_>) -> (OpaOptions, HttpOptions) {
     let http = HttpOptions {
         ca_file: reader.non_empty("POLICY_STORE_TLS_CA"),
         identity,
+        plain: url.scheme() == "http",
         ..HttpOptions::default()
     };
     let options = OpaOptions {

@@ -48,13 +48,14 @@ pub async fn serve(socket: WebSocket, session: Session, publisher: Publisher) {
     let Ok(registration) = publisher.register(Arc::clone(&outbox)).await else {
         return;
     };
-    let mut channel = Channel {
+    // In a box: the future would otherwise hold it twice, as it came and as it is used.
+    let mut channel = Box::new(Channel {
         socket,
         session,
         outbox,
         registration,
         publisher,
-    };
+    });
     let end = channel.run().await;
     let id = channel.session.channel_id();
     match &end {
@@ -139,8 +140,11 @@ impl Channel {
         let now = Instant::now();
         match message {
             Message::Text(text) => {
-                let action = self.session.on_text(&text, now);
-                self.act(action).await
+                match self.session.on_text(&text, now) {
+                    Action::Nothing => Ok(()),
+                    // Rare and large: not part of what each idle connection holds.
+                    action => Box::pin(self.act(action)).await,
+                }
             }
             Message::Ping(_) | Message::Pong(_) => {
                 self.session.heard(now);
@@ -221,7 +225,7 @@ impl Channel {
     }
 
     /// Says goodbye, if the peer still listens.
-    async fn close(mut self, end: &End) {
+    async fn close(&mut self, end: &End) {
         let code = match end {
             End::ByPeer | End::Broken(_) => return,
             End::ShuttingDown | End::TooSlow => CLOSE_RESTART,

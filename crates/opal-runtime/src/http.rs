@@ -35,6 +35,8 @@ pub struct HttpOptions {
     pub read_timeout: Option<Duration>,
     /// Hand redirects to the caller instead of following them.
     pub keep_redirects: bool,
+    /// Whether TLS will not be needed: no authorities are loaded, and none is trusted.
+    pub plain: bool,
 }
 
 /// A client certificate and its key (PEM).
@@ -106,6 +108,9 @@ fn client_behind(proxies: Vec<Proxy>, options: &HttpOptions) -> Result<Client, H
         .no_proxy();
     for proxy in proxies {
         builder = builder.proxy(proxy);
+    }
+    if options.plain {
+        builder = builder.tls_certs_only([]);
     }
     if let Some(path) = &options.ca_file {
         let pem = read(path)?;

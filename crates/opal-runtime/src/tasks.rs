@@ -137,6 +137,7 @@ impl Tasks {
         F::Output: TaskOutcome,
     {
         let shared = Arc::clone(&self.shared);
+        let task = Box::pin(task);
         self.shared.run(name, async move {
             let error = match AssertUnwindSafe(task).catch_unwind().await {
                 Err(panic) => panicked(name, panic.as_ref()),
@@ -195,6 +196,9 @@ impl TaskSpawner {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        // Each layer around a future holds it twice, before and while it runs: of a box, that is
+        // nothing, of a connection many kilobytes.
+        let task = Box::pin(task);
         self.shared.run(name, async move {
             if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
                 error!(task = name, "{}", panicked(name, panic.as_ref()));

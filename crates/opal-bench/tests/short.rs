@@ -1,0 +1,21 @@
+//! The benches in their short form: they run, and what they measure arrives. The figures of one
+//! pair of debug builds mean nothing and are not judged.
+
+use std::process::Command;
+
+#[test]
+fn the_benches_run() {
+    let output = Command::new(env!("CARGO_BIN_EXE_opal-bench"))
+        .args(["start", "delivery", "policy-small", "update"])
+        .args(["--pairs", "1", "--without", "python", "--unjudged"])
+        .output()
+        .unwrap();
+    let (out, log) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{out}\n{log}");
+    for row in ["CPU a delivery", "just started", "from publish to answer"] {
+        assert!(out.contains(row), "{row} in\n{out}\n{log}");
+    }
+}
