@@ -130,7 +130,7 @@ pub struct PolicyChange {
 impl PolicyChange {
     /// A change from `old`, announced by `message`.
     pub fn new(old: Option<CommitHash>, message: &PolicyUpdateMessage) -> Self {
-        let text = serde_json::to_string(message).unwrap_or_default();
+        let text = serde_json::to_string(message).expect("a message prints as JSON");
         Self {
             old,
             new: message.new_policy_hash.clone(),

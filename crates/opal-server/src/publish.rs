@@ -59,7 +59,7 @@ impl Publications {
             let url = opal_protocol::RedactedUrl::new(&entry.url);
             warn!(update.id = %id, "An entry for `{url}` has no topics: no client will take it");
         }
-        let text = serde_json::to_string(&update).unwrap_or_default();
+        let text = serde_json::to_string(&update).expect("an update prints as JSON");
         let limit = MAX_FRAME_TO_RELEASED_CLIENTS - ENVELOPE;
         if text.len() > limit {
             let size = text.len();
