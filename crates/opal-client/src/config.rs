@@ -311,6 +311,7 @@ impl StoreConfig {
 
 fn log_format(reader: &mut Reader<'_>) -> EngineLogFormat {
     let text: String = reader.get("INLINE_OPA_LOG_FORMAT");
+    // Any other text is refused with the settings' own problems, so nothing runs with this default.
     EngineLogFormat::parse(&text).unwrap_or_default()
 }
 

@@ -114,7 +114,7 @@ impl CallbackRegister {
 /// The key of a callback that was registered without one: SHA-256 of its URL and its configuration
 /// as Python prints it.
 fn computed_key(url: &str, config: &HttpFetcherConfig) -> String {
-    let config = serde_json::to_string(config).unwrap_or_default();
+    let config = serde_json::to_string(config).expect("a configuration prints as JSON");
     let digest = Sha256::digest(format!("{url}{}", python_text(&config)));
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
