@@ -11,6 +11,7 @@
 //! Both travel in the frames of [`rpc`]. What may be printed of a URL is a [`RedactedUrl`].
 
 pub mod data;
+pub mod feed;
 pub mod glob;
 pub mod id;
 pub mod json_text;
@@ -27,6 +28,7 @@ pub use data::{
     Callback, DataSourceConfig, DataSourceEntry, DataUpdate, Document, HttpFetcherConfig,
     HttpMethod, PatchOperation, SaveMethod, ServerDataSourceConfig, UpdateCallback,
 };
+pub use feed::{AtLeast, ChainDigest, Epoch, Position, Revision};
 pub use glob::PathPattern;
 pub use id::{CommitHash, ScopeId, UpdateId};
 pub use path::{DataPath, RepoPath};

@@ -3,7 +3,10 @@
 //! The JSON is byte for byte that of Python OPAL 0.9.9: every member is always present, in this
 //! order, without blanks.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::id::CommitHash;
 use crate::path::RepoPath;
@@ -72,4 +75,20 @@ pub struct PolicyUpdateMessage {
     pub new_policy_hash: CommitHash,
     /// Every directory with a change below it, sorted, `.` for the root.
     pub changed_directories: Vec<RepoPath>,
+}
+
+/// The digest of a set of policies, path to text: equal for equal sets, whatever order they came in.
+///
+/// Hexadecimal SHA-256 over the length and bytes of each path and text, by path.
+pub fn policy_digest<P: AsRef<str> + Ord, T: AsRef<str>>(policies: &BTreeMap<P, T>) -> String {
+    let mut hash = Sha256::new();
+    let mut part = |text: &str| {
+        hash.update((text.len() as u64).to_be_bytes());
+        hash.update(text.as_bytes());
+    };
+    for (path, text) in policies {
+        part(path.as_ref());
+        part(text.as_ref());
+    }
+    hex::encode(hash.finalize())
 }

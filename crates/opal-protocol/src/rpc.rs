@@ -202,6 +202,22 @@ pub fn request_text(method: &str, arguments: &impl Serialize, call_id: &str) -> 
     encode(&serde_json::json!(null), Some(&request))
 }
 
+/// The text of a request that nobody answers: its `call_id` is null.
+pub fn event_text(method: &str, arguments: &impl Serialize) -> String {
+    #[derive(Serialize)]
+    struct Event<'a, A> {
+        method: &'a str,
+        arguments: &'a A,
+        call_id: Option<&'a str>,
+    }
+    let request = Event {
+        method,
+        arguments,
+        call_id: None,
+    };
+    encode(&serde_json::json!(null), Some(&request))
+}
+
 /// The text of an answer.
 pub fn response_text(result: &impl Serialize, result_type: &str, call_id: Option<&str>) -> String {
     #[derive(Serialize)]

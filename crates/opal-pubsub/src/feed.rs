@@ -11,88 +11,37 @@
 //! - each change chains a digest, so that a position names a history and not just a number.
 
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
 use std::sync::Arc;
 
-use opal_protocol::{CommitHash, Document, PolicyUpdateMessage, ScopeId, Topic, UpdateId};
+use opal_protocol::{ChainDigest, CommitHash, Document, Epoch, Position, PolicyUpdateMessage, Revision, ScopeId, Topic, UpdateId};
 use rand::Rng;
 use sha2::{Digest as _, Sha256};
 
-/// The life of a feed: random, new whenever a feed starts without its past.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Epoch(u64);
-
-impl Epoch {
-    /// A new life.
-    pub fn random(rng: &mut impl Rng) -> Self {
-        Self(rng.random())
-    }
+/// A new life for feeds that start without their past.
+pub fn new_epoch(rng: &mut impl Rng) -> Epoch {
+    Epoch(rng.random())
 }
 
-impl fmt::Display for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+/// The digest of `draft` after everything that `before` stands for.
+fn chain(before: ChainDigest, scope: &ScopeId, draft: &ChangeDraft) -> ChainDigest {
+    let mut hash = Sha256::new();
+    hash.update(before.0);
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    part(scope.as_str().as_bytes());
+    part(draft.id.as_str().as_bytes());
+    for topic in &draft.topics {
+        part(topic.as_str().as_bytes());
     }
-}
-
-/// The place of a change in its scope's feed. The first change has revision 1; 0 is "nothing yet".
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Revision(pub u64);
-
-impl fmt::Display for Revision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+    part(draft.payload.data().text().as_bytes());
+    let mut digest = [0; 16];
+    let full = hash.finalize();
+    for (to, from) in digest.iter_mut().zip(full) {
+        *to = from;
     }
-}
-
-/// A point in one history of one scope: `epoch:revision:digest`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    /// The feed's life.
-    pub epoch: Epoch,
-    /// The last change that is part of it.
-    pub revision: Revision,
-    /// The digest of everything up to that change.
-    pub digest: ChainDigest,
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.epoch, self.revision, self.digest)
-    }
-}
-
-/// The digest of a change and all before it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ChainDigest([u8; 16]);
-
-impl ChainDigest {
-    fn after(self, scope: &ScopeId, draft: &ChangeDraft) -> Self {
-        let mut hash = Sha256::new();
-        hash.update(self.0);
-        let mut part = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_be_bytes());
-            hash.update(bytes);
-        };
-        part(scope.as_str().as_bytes());
-        part(draft.id.as_str().as_bytes());
-        for topic in &draft.topics {
-            part(topic.as_str().as_bytes());
-        }
-        part(draft.payload.data().text().as_bytes());
-        let mut digest = [0; 16];
-        let full = hash.finalize();
-        for (to, from) in digest.iter_mut().zip(full) {
-            *to = from;
-        }
-        Self(digest)
-    }
-}
-
-impl fmt::Display for ChainDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
+    ChainDigest(digest)
 }
 
 /// What a change says.
@@ -292,7 +241,7 @@ impl FeedLog {
             return Ok(Appended::Repeated(*position));
         }
         log.check(scope, expected, &draft.payload)?;
-        log.digest = log.digest.after(scope, &draft);
+        log.digest = chain(log.digest, scope, &draft);
         log.revision = Revision(log.revision.0 + 1);
         if let Payload::Policy(change) = &draft.payload {
             log.commit = Some(change.new.clone());
@@ -387,7 +336,7 @@ mod tests {
     use super::*;
 
     fn log(limits: FeedLimits) -> FeedLog {
-        FeedLog::new(Epoch::random(&mut StdRng::seed_from_u64(1)), limits)
+        FeedLog::new(new_epoch(&mut StdRng::seed_from_u64(1)), limits)
     }
 
     fn data(id: &str) -> ChangeDraft {

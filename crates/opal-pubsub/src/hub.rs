@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use axum::extract::ws::Utf8Bytes;
 use opal_protocol::rpc::{self, NotifyArguments, Subscription};
-use opal_protocol::{ScopeId, Topic};
+use opal_protocol::{Revision, ScopeId, Topic};
 
-use crate::feed::{AppendError, Appended, Change, ChangeDraft, FeedLog, Revision};
+use crate::feed::{AppendError, Appended, Change, ChangeDraft, FeedLog};
 use crate::outbox::{Ended, Outbox};
 
 /// One connection, for as long as it lives.
@@ -244,7 +244,7 @@ mod tests {
     use rand::rngs::StdRng;
 
     use super::*;
-    use crate::feed::{Epoch, FeedLimits, Payload};
+    use crate::feed::{FeedLimits, Payload, new_epoch};
     use crate::outbox::Next;
 
     struct Bench {
@@ -255,7 +255,7 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            let epoch = Epoch::random(&mut StdRng::seed_from_u64(1));
+            let epoch = new_epoch(&mut StdRng::seed_from_u64(1));
             Self {
                 hub: Hub::new(FeedLog::new(epoch, FeedLimits::default())),
                 now: Instant::now(),

@@ -23,5 +23,5 @@ pub mod reconnect;
 pub mod session;
 pub mod subscriber;
 
-pub use feed::{ChangeDraft, FeedLimits, Payload, Position, Revision};
+pub use feed::{ChangeDraft, FeedLimits, Payload};
 pub use publisher::{HubStopped, PublishError, Publisher};

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use opal_protocol::{CommitHash, ScopeId, Topic};
+use opal_protocol::{CommitHash, Position, ScopeId, Topic};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::feed::{AppendError, ChangeDraft, Position};
+use crate::feed::{AppendError, ChangeDraft};
 use crate::hub::{Hub, Published, SubscriberId};
 use crate::outbox::Outbox;
 

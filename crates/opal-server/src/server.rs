@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::extract::FromRef;
 use opal_protocol::ScopeId;
 use opal_pubsub::Publisher;
-use opal_pubsub::feed::{Epoch, FeedLimits, FeedLog};
+use opal_pubsub::feed::{FeedLimits, FeedLog, new_epoch};
 use opal_pubsub::hub::Hub;
 use opal_pubsub::publisher::HubTask;
 use opal_runtime::token::Access;
@@ -130,7 +130,7 @@ async fn bind(host: &str, port: u16) -> Result<TcpListener, StartError> {
 }
 
 fn hub() -> (Publisher, HubTask) {
-    let epoch = Epoch::random(&mut rand::rng());
+    let epoch = new_epoch(&mut rand::rng());
     Publisher::new(Hub::new(FeedLog::new(epoch, FeedLimits::default())))
 }
 
