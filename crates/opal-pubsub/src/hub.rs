@@ -46,6 +46,15 @@ struct Subscriber {
     full_since: Option<Instant>,
 }
 
+/// The time, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For what passes on this machine.
+    pub instant: Instant,
+    /// For others: milliseconds since the Unix epoch.
+    pub unix_millis: u64,
+}
+
 /// What a publish did.
 #[derive(Debug)]
 pub struct Published {
@@ -133,13 +142,13 @@ impl Hub {
         expected: Option<Revision>,
         draft: ChangeDraft,
         except: Option<SubscriberId>,
-        now: Instant,
+        now: Now,
     ) -> Result<Published, AppendError> {
-        let appended = self.feed.append(scope, expected, draft)?;
+        let appended = self.feed.append(scope, expected, draft, now.unix_millis)?;
         let told = match &appended {
             Appended::New(change) => {
                 let change = Arc::clone(change);
-                self.deliver(&change, except, now)
+                self.deliver(&change, except, now.instant)
             }
             Appended::Repeated(_) => 0,
         };
@@ -280,7 +289,16 @@ mod tests {
             };
             let except = except.map(SubscriberId);
             self.hub
-                .publish(&ScopeId::default(), None, draft, except, self.now)
+                .publish(
+                    &ScopeId::default(),
+                    None,
+                    draft,
+                    except,
+                    Now {
+                        instant: self.now,
+                        unix_millis: 0,
+                    },
+                )
                 .unwrap()
                 .told
         }

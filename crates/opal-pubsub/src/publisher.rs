@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use opal_protocol::{CommitHash, Position, ScopeId, Topic};
 use tokio::sync::{mpsc, oneshot};
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::feed::{AppendError, ChangeDraft};
-use crate::hub::{Hub, Published, SubscriberId};
+use crate::hub::{Hub, Now, Published, SubscriberId};
 use crate::outbox::Outbox;
 
 /// Commands that may wait for the hub. More make their senders wait.
@@ -205,9 +205,7 @@ impl HubTask {
                 except,
                 answer,
             } => {
-                let published = self
-                    .hub
-                    .publish(&scope, None, draft, except, Instant::now());
+                let published = self.hub.publish(&scope, None, draft, except, now());
                 let _ = answer.send(published);
             }
             Command::Register(id, outbox, done) => {
@@ -228,5 +226,15 @@ impl HubTask {
                 let _ = answer.send((feed.head(&scope), feed.commit(&scope).cloned()));
             }
         }
+    }
+}
+
+fn now() -> Now {
+    // A clock before 1970 is no time at all.
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let millis = since_epoch.unwrap_or_default().as_millis();
+    Now {
+        instant: Instant::now(),
+        unix_millis: u64::try_from(millis).unwrap_or(u64::MAX),
     }
 }
