@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use opal_engine::{Engine, EngineOptions};
 use opal_protocol::RedactedUrl;
+use opal_protocol::feed::ClientInfo;
 use opal_pubsub::subscriber::{Subscriber, SubscriberConfig};
 use opal_runtime::cors::Origins;
 use opal_runtime::http::{HttpClientError, HttpOptions};
@@ -197,6 +198,10 @@ fn subscription(config: &ClientConfig) -> Result<SubscriberConfig, StartError> {
         topics,
         keep_alive: server.keep_alive,
         tls,
+        scope: interests.scope().clone(),
+        client: ClientInfo::default(),
+        position: None,
+        feed: false,
     })
 }
 

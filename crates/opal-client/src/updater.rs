@@ -289,7 +289,8 @@ impl Updater {
                     }
                 }
             },
-            Event::Disconnected => {}
+            // The feed is not asked for yet.
+            Event::Change(_) | Event::Position(_) | Event::Drifted | Event::Disconnected => {}
         }
     }
 
