@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, SecondsFormat, Utc};
 use opal_protocol::feed::{BaseSnapshot, FailingEntry};
 use opal_protocol::{
-    AtLeast, CommitHash, DataSourceConfig, DataSourceEntry, DataUpdate, Document, Epoch,
+    CommitHash, DataSourceConfig, DataSourceEntry, DataUpdate, Document, Epoch,
     PolicyUpdateMessage, Position, RedactedUrl, Revision, SaveMethod, UpdateCallback, UpdateId,
 };
-use opal_pubsub::subscriber::{Event, FeedChange, Start};
+use opal_pubsub::{Event, FeedChange, Start};
 use rand::Rng;
 use serde_json::json;
 use tracing::{info, warn};
@@ -219,7 +219,11 @@ impl Replica {
             policy.begin_snapshot(at);
         }
         if self.options.data {
-            self.want_load(LoadKind::Snapshot(head.at_least()), "Initial load", Some(at));
+            self.want_load(
+                LoadKind::Snapshot(head.at_least()),
+                "Initial load",
+                Some(at),
+            );
             self.data_waits_until = self.policy.is_some().then(|| at.max(now) + BUNDLE_FIRST);
         } else {
             self.ledger.snapshot_taken(head);
@@ -453,7 +457,10 @@ impl Replica {
     pub fn loaded(&mut self, sources: DataSourceConfig, base: Option<BaseSnapshot>, now: Instant) {
         let in_feed = self.ledger.received();
         let epoch = in_feed.map(|held| held.epoch);
-        if base.as_ref().is_some_and(|base| Some(base.position.epoch) != epoch) {
+        if base
+            .as_ref()
+            .is_some_and(|base| Some(base.position.epoch) != epoch)
+        {
             // Another feed than the one that we follow: its first event will say where it is.
             self.loads.succeeded();
             return;
@@ -484,7 +491,10 @@ impl Replica {
         if !base.entries.is_empty() {
             let (number, id) = self.number_update();
             let entries = base.entries.len();
-            info!(entry.count = entries, "Taking the base at {position} ({reason})");
+            info!(
+                entry.count = entries,
+                "Taking the base at {position} ({reason})"
+            );
             self.news.push(News::Update {
                 number,
                 id: id.clone(),
@@ -519,7 +529,12 @@ impl Replica {
         }
     }
 
-    fn push_update(&mut self, reason: &str, entries: Vec<DataSourceEntry>, revision: Option<Revision>) {
+    fn push_update(
+        &mut self,
+        reason: &str,
+        entries: Vec<DataSourceEntry>,
+        revision: Option<Revision>,
+    ) {
         let update = DataUpdate {
             id: None,
             entries,

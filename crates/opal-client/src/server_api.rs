@@ -80,7 +80,9 @@ impl ServerApi {
         };
         let scoped = !scope.is_default();
         let mut base_url = at(&["v1", "feed", "base"]);
-        base_url.query_pairs_mut().append_pair("scope", scope.as_str());
+        base_url
+            .query_pairs_mut()
+            .append_pair("scope", scope.as_str());
         let (policy_url, data_sources_url) = if scoped {
             (
                 at(&["scopes", scope.as_str(), "policy"]),
@@ -110,10 +112,7 @@ impl ServerApi {
     }
 
     /// Fetches a bundle.
-    pub(crate) async fn bundle(
-        &self,
-        request: &BundleRequest,
-    ) -> Result<BundleAt, ServerApiError> {
+    pub(crate) async fn bundle(&self, request: &BundleRequest) -> Result<BundleAt, ServerApiError> {
         let mut url = self.policy_url.clone();
         if !self.scoped || request.base.is_some() {
             let mut query = url.query_pairs_mut();

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use opal_protocol::{DataEntryReport, Document, Epoch, Revision, Topic, UpdateCallback, UpdateId};
-use opal_pubsub::subscriber::{AppliedSender, Event};
+use opal_pubsub::{AppliedSender, Event};
 use opal_runtime::ConnRetryOptions;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -166,7 +166,7 @@ impl std::fmt::Debug for Updater {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Updater")
             .field("parts", &self.parts)
-            .field("sync", &self.sync)
+            .field("replica", &self.replica)
             .finish_non_exhaustive()
     }
 }
@@ -248,7 +248,9 @@ impl Updater {
             self.on_news(news);
         }
         if let Some(report) = self.replica.take_report() {
-            self.parts.applied.report(report.epoch, report.applied, report.urgent);
+            self.parts
+                .applied
+                .report(report.epoch, report.applied, report.urgent);
         }
         let held = self.replica.held();
         self.parts.progress.held.send_if_modified(|known| {

@@ -14,7 +14,9 @@
 //! [`Event`](subscriber::Event)s: a reconnect is an event like any other. When it tries again is
 //! decided by [`reconnect`], without a clock of its own.
 
+pub mod applied;
 pub mod channel;
+pub mod event;
 pub mod feed;
 pub mod hub;
 pub mod outbox;
@@ -23,5 +25,7 @@ pub mod reconnect;
 pub mod session;
 pub mod subscriber;
 
+pub use applied::AppliedSender;
+pub use event::{Event, FeedChange, Start};
 pub use feed::{ChangeDraft, FeedLimits, Payload};
 pub use publisher::{HubStopped, PublishError, Publisher};

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
+use opal_protocol::feed::ClientInfo;
 use opal_protocol::rpc::{self, Incoming, NotifyArguments, server_methods};
-use opal_protocol::{Document, RedactedUrl, Topic};
+use opal_protocol::{Document, Position, RedactedUrl, ScopeId, Topic};
 use rand::Rng;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -20,34 +21,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
+use crate::applied::AppliedSender;
+pub use crate::event::{Event, FeedChange, Start};
 use crate::reconnect::Reconnect;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-/// What a subscription tells its consumer, in order.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// The subscription is live.
-    Subscribed(Start),
-    /// Something was published to one of our topics.
-    Message {
-        /// The topic that matched.
-        topic: Topic,
-        /// What was published.
-        data: Document,
-    },
-    /// The connection is gone; what we hold is now of unknown age.
-    Disconnected,
-}
-
-/// What a live subscription builds on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// Anything may have been missed: take everything anew.
-    Snapshot,
-    /// What was missed follows as messages.
-    Resumed,
-}
 
 /// Whom to subscribe with, and to what.
 #[derive(Clone)]
@@ -62,6 +40,14 @@ pub struct SubscriberConfig {
     pub keep_alive: Option<Duration>,
     /// How to trust a server with TLS; the system's roots if `None`.
     pub tls: Option<std::sync::Arc<rustls::ClientConfig>>,
+    /// Whose feed.
+    pub scope: ScopeId,
+    /// Who we are, for people.
+    pub client: ClientInfo,
+    /// Where to resume from. It holds for exactly these topics and this scope.
+    pub position: Option<Position>,
+    /// Whether to ask for the feed; if not, the released protocol is spoken with any server.
+    pub feed: bool,
 }
 
 impl std::fmt::Debug for SubscriberConfig {
@@ -131,13 +117,24 @@ impl From<InvalidHeaderValue> for ConnectionError {
 pub struct Subscriber {
     config: SubscriberConfig,
     events: mpsc::Sender<Event>,
+    applied: AppliedSender,
 }
 
 impl Subscriber {
     /// A subscription that tells `events`. While that queue is full, the connection is not read:
     /// a consumer that does not keep up is disconnected by the server and starts anew.
     pub fn new(config: SubscriberConfig, events: mpsc::Sender<Event>) -> Self {
-        Self { config, events }
+        let applied = AppliedSender::new();
+        Self {
+            config,
+            events,
+            applied,
+        }
+    }
+
+    /// The way back: what was applied of what the events told.
+    pub fn applied_sender(&self) -> AppliedSender {
+        self.applied.clone()
     }
 
     /// Runs until `shutdown`, or until nobody reads the events.
@@ -278,7 +275,7 @@ impl Subscriber {
         early: Vec<Event>,
         channel_id: &str,
     ) -> ConnectionError {
-        let start = Event::Subscribed(Start::Snapshot);
+        let start = Event::Subscribed(Start::Released);
         for event in std::iter::once(start).chain(early) {
             if self.events.send(event).await.is_err() {
                 return ConnectionError::Unheard;

@@ -103,6 +103,8 @@ impl Ledger {
         }
         self.received = Some(head);
         self.awaits_snapshot = true;
+        // What was told before does not count on the connection that asked for this.
+        self.reported = None;
         self.data.clear();
         self.heirs.clear();
         self.refused.clear();
@@ -215,7 +217,10 @@ impl Ledger {
     }
 
     fn is_open(&self, revision: Revision) -> bool {
-        let parts = Place { revision, part: 0 }..=Place { revision, part: u64::MAX };
+        let parts = Place { revision, part: 0 }..=Place {
+            revision,
+            part: u64::MAX,
+        };
         self.policy.contains(&revision) || self.data.range(parts).next().is_some()
     }
 
@@ -272,7 +277,10 @@ impl Ledger {
     fn take_urgent(&mut self) -> bool {
         let all = self.confirm.len();
         let open = std::mem::take(&mut self.confirm);
-        self.confirm = open.into_iter().filter(|revision| self.is_open(*revision)).collect();
+        self.confirm = open
+            .into_iter()
+            .filter(|revision| self.is_open(*revision))
+            .collect();
         std::mem::take(&mut self.urgent) || self.confirm.len() < all
     }
 
@@ -309,7 +317,11 @@ impl Ledger {
         });
         let refused = self.refused.iter();
         let refused = refused.map(|(revision, trouble)| told(*revision, trouble, true));
-        policy.chain(data).chain(refused).take(MOST_FAILING).collect()
+        policy
+            .chain(data)
+            .chain(refused)
+            .take(MOST_FAILING)
+            .collect()
     }
 
     /// What fails now, in words.
@@ -414,7 +426,7 @@ mod tests {
 
     #[test]
     fn a_failing_source_is_no_revision_and_yet_not_clean() {
-        let mut ledger = with_open(&[0], 3);
+        let ledger = with_open(&[0], 3);
         assert_eq!(ledger.low(), Some(at(3)));
         assert!(!ledger.is_clean());
     }

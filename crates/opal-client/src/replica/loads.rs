@@ -92,6 +92,7 @@ impl Loads {
     }
 
     pub(super) fn next_wake(&self) -> Option<Instant> {
-        self.not_before.filter(|_| self.wanted.is_some() && self.running.is_none())
+        self.not_before
+            .filter(|_| self.wanted.is_some() && self.running.is_none())
     }
 }
