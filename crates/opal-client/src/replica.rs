@@ -232,7 +232,7 @@ impl Replica {
 
     /// The store cannot be trusted any more, or was emptied: everything is to be written again.
     pub fn take_everything(&mut self, now: Instant) {
-        match self.ledger.received() {
+        match self.ledger.furthest() {
             Some(head) => self.begin_snapshot(head, now, now),
             None => {
                 if let Some(policy) = &mut self.policy {
@@ -252,7 +252,7 @@ impl Replica {
 
     /// Someone asks for all data.
     pub fn trigger_data(&mut self, now: Instant) {
-        match self.ledger.received() {
+        match self.ledger.furthest() {
             // The feed's patches may stand on static data of the bundle.
             Some(head) => self.begin_snapshot(head, now, now),
             None => self.load_sources("request from sdk", now),
@@ -261,7 +261,7 @@ impl Replica {
 
     /// Loads data that lies over a complete bundle, which was just written.
     fn reload_data(&mut self, reason: &'static str, now: Instant) {
-        let Some(received) = self.ledger.received() else {
+        let Some(received) = self.ledger.furthest() else {
             return self.load_sources(reason, now);
         };
         if !self.options.data || self.ledger.awaits_snapshot() {
@@ -298,7 +298,7 @@ impl Replica {
             self.on_announcement(&change.payload, Some(change.position));
         } else if self.ledger.awaits_snapshot() {
             self.aside.push(change);
-        } else {
+        } else if !self.ledger.is_in_base(change.position.revision) {
             self.on_update(&change.payload, Some(change.position.revision));
         }
     }

@@ -45,6 +45,8 @@ pub struct Report {
 pub(super) struct Ledger {
     /// The last change that is in our hands; none without a feed.
     received: Option<Position>,
+    /// What the data of the last snapshot is of. It may be further than what was received since.
+    base: Option<Position>,
     /// Whether a snapshot is still to come: what we hold is of no position.
     awaits_snapshot: bool,
     data: BTreeMap<Place, Option<Trouble>>,
@@ -89,6 +91,20 @@ impl Ledger {
         };
     }
 
+    /// Whether the data of a change at this revision came with the last snapshot.
+    pub(super) fn is_in_base(&self, revision: Revision) -> bool {
+        self.base.is_some_and(|base| revision <= base.revision)
+    }
+
+    /// The furthest position that we know of.
+    pub(super) fn furthest(&self) -> Option<Position> {
+        let known = [self.received, self.base];
+        known
+            .into_iter()
+            .flatten()
+            .max_by_key(|known| known.revision)
+    }
+
     /// Everything up to `position` is in the store, as a file says that was written with it.
     pub(super) fn restored(&mut self, position: Position) {
         self.received = Some(position);
@@ -102,6 +118,7 @@ impl Ledger {
             self.confirm.clear();
         }
         self.received = Some(head);
+        self.base = None;
         self.awaits_snapshot = true;
         // What was told before does not count on the connection that asked for this.
         self.reported = None;
@@ -124,17 +141,17 @@ impl Ledger {
     /// The base at `position` is in our hands; its entries are opened one by one.
     pub(super) fn snapshot_taken(&mut self, position: Position) {
         self.awaits_snapshot = false;
-        let is_further = self
-            .received
-            .is_none_or(|held| held.revision < position.revision);
-        if is_further {
-            self.received = Some(position);
-        }
+        self.base = Some(position);
     }
 
     /// A change, or word that there is none for us up to here.
     pub(super) fn receive(&mut self, position: Position, confirm: bool) {
-        self.received = Some(position);
+        let is_news = self
+            .received
+            .is_none_or(|held| held.revision < position.revision);
+        if is_news {
+            self.received = Some(position);
+        }
         if confirm {
             self.confirm.insert(position.revision);
         }
@@ -224,9 +241,15 @@ impl Ledger {
         self.policy.contains(&revision) || self.data.range(parts).next().is_some()
     }
 
-    /// Everything up to here is done.
+    /// Where the store is, if it holds everything up to there and nothing beyond.
     pub(super) fn low(&self) -> Option<Position> {
         let received = self.received.filter(|_| !self.awaits_snapshot)?;
+        if self
+            .base
+            .is_some_and(|base| base.revision > received.revision)
+        {
+            return None;
+        }
         self.open_revisions().next().is_none().then_some(received)
     }
 
@@ -245,8 +268,9 @@ impl Ledger {
     pub(super) fn held(&self) -> Option<(Epoch, Revision)> {
         let received = self.received.filter(|_| !self.awaits_snapshot)?;
         let first_open = self.open_revisions().next();
+        // The base may have brought changes that were not announced yet: of those we claim nothing.
         let low = first_open.map_or(received.revision, |first| Revision(first.0 - 1));
-        Some((received.epoch, low))
+        Some((received.epoch, low.min(received.revision)))
     }
 
     /// What to tell the server, if it is not what was told last. Nothing before a snapshot was taken.
@@ -292,6 +316,7 @@ impl Ledger {
         let mut open = self.open_revisions().peekable();
         while let Some(Revision(before)) = open.next() {
             let last = open.peek().map_or(received.revision.0, |next| next.0 - 1);
+            let last = last.min(received.revision.0);
             if last > before && ranges.len() < MOST_RANGES {
                 ranges.push((Revision(before + 1), Revision(last)));
             }
@@ -418,6 +443,10 @@ mod tests {
         assert_eq!(ledger.take_report(), None);
         ledger.snapshot_taken(at(6));
         ledger.open_data(place(2));
+        ledger.open_data(place(6));
+        assert_eq!(done(&mut ledger), (1, vec![(3, 4)]));
+        ledger.data_done(place(6));
+        ledger.receive(at(6), false);
         assert_eq!(done(&mut ledger), (1, vec![(3, 4), (6, 6)]));
         ledger.policy_applied(Revision(6));
         ledger.data_done(place(2));

@@ -163,6 +163,28 @@ fn changes_that_the_base_contains_are_not_applied_on_top_of_it() {
 }
 
 #[test]
+fn changes_that_arrive_after_a_base_that_contains_them_are_not_applied_again() {
+    let mut bench = Bench::new(true);
+    bench.snapshot(at(1, 4));
+    bench.load(at(1, 6), vec![]);
+    bench.replica.next_bundle(bench.now).expect("a bundle");
+    let now = bench.now;
+    bench
+        .replica
+        .bundle_applied(hash('a'), true, Some(at(1, 4)), now);
+    assert_eq!(bench.low(), Some(4), "5 may be a commit");
+    assert_eq!(bench.replica.clean_position(), None);
+    bench.change(at(1, 5), vec![entry("/a", "PUT", Some("1"))]);
+    assert!(bench.write().is_empty());
+    bench.announce(at(1, 6), 'a', 'b');
+    assert_eq!(bench.low(), Some(5));
+    bench
+        .replica
+        .bundle_applied(hash('b'), false, Some(at(1, 6)), now);
+    assert_eq!(bench.replica.clean_position(), Some(at(1, 6)));
+}
+
+#[test]
 fn a_snapshot_drops_what_was_on_its_way() {
     let mut bench = Bench::following(at(1, 4));
     bench.change(at(1, 5), vec![entry("/a", "PUT", None)]);
