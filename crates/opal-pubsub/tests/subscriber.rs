@@ -94,10 +94,11 @@ impl Client {
 
     /// The next event, which is a change, and its revision.
     async fn revision(&mut self) -> u64 {
-        match self.event().await {
-            Event::Change(change) => change.position.revision.0,
-            other => panic!("no change but {other:?}"),
-        }
+        let event = self.event().await;
+        let Event::Change(change) = event else {
+            unreachable!("the server sent a change, not {event:?}");
+        };
+        change.position.revision.0
     }
 }
 
