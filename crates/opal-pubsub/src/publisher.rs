@@ -1,4 +1,4 @@
-//! The handle through which everyone talks to the hub; [`task`] is the task that owns it.
+//! The handle through which everyone talks to the hub, and [`HubTask`], the task that owns it.
 
 mod task;
 
