@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use opal_protocol::feed::{AppliedArguments, ClientInfo};
+use opal_protocol::feed::{self, AppliedArguments, ClientInfo};
 use opal_protocol::rpc;
 use opal_protocol::{ChainDigest, Document, Epoch, Position, Revision, ScopeId, Topic};
 use opal_pubsub::conversation::{Conversation, ConversationError, Heard, Opening, applied_text};
 use opal_pubsub::{Event, FeedChange, Start};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 const EPOCH: Epoch = Epoch(0xab);
@@ -430,4 +432,55 @@ fn a_report_has_no_call_id() {
         applied_text(&applied),
         r#"{"request":{"method":"applied","arguments":{"low":5,"done":[[7,9]]},"call_id":null},"response":null}"#
     );
+}
+
+#[test]
+fn the_documented_frames_are_those_we_read_and_write() {
+    let document = include_str!("../../../docs/protocol.md");
+    let examples = document
+        .split("```")
+        .filter_map(|part| part.strip_prefix("json\n"))
+        .flat_map(str::lines);
+    let mut read = Vec::new();
+    for example in examples {
+        let frame: Value = serde_json::from_str(example).expect(example);
+        let (method, arguments) = match frame["method"].as_str() {
+            Some(method) => (method, &frame["arguments"]),
+            None if frame["mode"].is_string() => ("answer", &frame),
+            None => ("base", &frame),
+        };
+        let again = match method {
+            "resume" => rewritten::<feed::ResumeArguments>(arguments),
+            "answer" => rewritten::<feed::ResumeAnswer>(arguments),
+            "change" => rewritten::<feed::ChangeArguments>(arguments),
+            "position" => rewritten::<feed::PositionArguments>(arguments),
+            "applied" => rewritten::<feed::AppliedArguments>(arguments),
+            _ => rewritten::<feed::BaseSnapshot>(arguments),
+        };
+        assert!(says(&again, arguments), "{example}\nis written as\n{again}");
+        read.push(method.to_owned());
+    }
+    read.dedup();
+    assert_eq!(
+        read,
+        ["resume", "answer", "change", "position", "applied", "base"]
+    );
+}
+
+fn rewritten<T: DeserializeOwned + Serialize>(value: &Value) -> Value {
+    let read: T = serde_json::from_value(value.clone()).expect("the example is of its type");
+    serde_json::to_value(read).expect("it can be written")
+}
+
+/// Whether `written` has all that `shown` has. It may have more: members with their default values.
+fn says(written: &Value, shown: &Value) -> bool {
+    match (written, shown) {
+        (Value::Object(written), Value::Object(shown)) => shown
+            .iter()
+            .all(|(name, value)| written.get(name).is_some_and(|w| says(w, value))),
+        (Value::Array(written), Value::Array(shown)) => {
+            written.len() == shown.len() && written.iter().zip(shown).all(|(w, s)| says(w, s))
+        }
+        _ => written == shown,
+    }
 }

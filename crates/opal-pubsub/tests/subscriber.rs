@@ -94,10 +94,11 @@ impl Client {
 
     /// The next event, which is a change, and its revision.
     async fn revision(&mut self) -> u64 {
-        match self.event().await {
-            Event::Change(change) => change.position.revision.0,
-            other => panic!("no change but {other:?}"),
-        }
+        let event = self.event().await;
+        let Event::Change(change) = event else {
+            unreachable!("the server sent a change, not {event:?}");
+        };
+        change.position.revision.0
     }
 }
 
@@ -303,6 +304,31 @@ async fn a_server_that_lost_its_epoch_gives_a_snapshot_and_hears_no_older_report
     client.applied.report(EPOCH, low(4), true);
     client.applied.report(other, low(1), true);
     assert_eq!(peer.reported().await, 1);
+}
+
+#[tokio::test]
+async fn a_snapshot_of_the_same_epoch_hears_no_older_report() {
+    let server = Server::start().await;
+    let mut client = Client::start(&server, Some(at(5)), true);
+    let (mut peer, _) = server.replay(5).await;
+    assert_eq!(client.event().await, resumed(5));
+    client.applied.report(EPOCH, low(5), true);
+    assert_eq!(peer.reported().await, 5);
+    drop(peer);
+    assert_eq!(client.event().await, Event::Disconnected);
+
+    let mut peer = server.accept().await;
+    let call = peer.call("resume").await;
+    peer.grant(&call, "snapshot", at(4)).await;
+    assert_eq!(client.event().await, snapshot(at(4)));
+    for call_id in ["p1", "p2", "p3"] {
+        peer.send(rpc::request_text("_ping_", &json!({}), call_id))
+            .await;
+        let answer = peer.hear().await;
+        assert_eq!(answer["response"]["call_id"], call_id, "{answer}");
+    }
+    client.applied.report(EPOCH, low(4), true);
+    assert_eq!(peer.reported().await, 4);
 }
 
 #[tokio::test]
