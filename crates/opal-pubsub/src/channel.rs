@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures_util::SinkExt;
+use opal_protocol::feed::{AppliedArguments, ResumeArguments};
 use opal_protocol::rpc::{self, PublishArguments};
 use opal_protocol::{Document, ScopeId, Topic, UpdateId};
 use tokio::time::timeout;
@@ -13,13 +14,17 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::feed::{ChangeDraft, Payload};
+use crate::hub::{Peer, TooManyTopics};
 use crate::outbox::{Ended, Next, Outbox};
 use crate::publisher::{HubStopped, Publisher, Registration};
-use crate::session::{Action, Fault, Session};
+use crate::session::{Action, Fault, Session, SessionLimits};
 
 /// Close code for "come back and load everything anew".
 const CLOSE_RESTART: u16 = 1012;
 const CLOSE_NORMAL: u16 = 1000;
+
+/// So many frames are written before we look whether the peer said something.
+const AT_ONCE: usize = 64;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -43,9 +48,9 @@ impl From<HubStopped> for End {
 }
 
 /// Serves one connection until either side ends it or the hub stops.
-pub async fn serve(socket: WebSocket, session: Session, publisher: Publisher) {
+pub async fn serve(socket: WebSocket, session: Session, publisher: Publisher, peer: Peer) {
     let outbox = Arc::new(Outbox::default());
-    let Ok(registration) = publisher.register(Arc::clone(&outbox)).await else {
+    let Ok(registration) = publisher.register(Arc::clone(&outbox), peer).await else {
         return;
     };
     // In a box: the future would otherwise hold it twice, as it came and as it is used.
@@ -55,6 +60,7 @@ pub async fn serve(socket: WebSocket, session: Session, publisher: Publisher) {
         outbox,
         registration,
         publisher,
+        warned: false,
     });
     let end = channel.run().await;
     let id = channel.session.channel_id();
@@ -72,6 +78,8 @@ struct Channel {
     outbox: Arc<Outbox>,
     registration: Registration,
     publisher: Publisher,
+    /// Whether a report that counts for nothing was warned of already.
+    warned: bool,
 }
 
 impl Channel {
@@ -104,36 +112,31 @@ impl Channel {
         self.write(Message::Ping(bytes::Bytes::new())).await
     }
 
-    /// Writes what waits, as far as the window allows.
+    /// Writes what waits, as far as the window allows, and not so much that we would not listen.
     async fn on_next(&mut self, next: Next) -> Result<(), End> {
         let mut next = Some(next);
-        while let Some(step) = next {
-            match step {
-                Next::End(why) => return Err(why.into()),
-                Next::Frame(frame) => {
-                    self.session.notified(&frame, Instant::now());
-                    self.write(Message::Text(frame)).await?;
-                }
-            }
-            next = match self.session.may_notify() {
+        for left in (0..AT_ONCE).rev() {
+            let frame = match next {
+                Some(Next::Frame(frame)) => frame,
+                Some(Next::End(why)) => return Err(why.into()),
+                None => break,
+            };
+            self.session.notified(&frame, Instant::now());
+            let queued = self.socket.feed(Message::Text(frame));
+            in_time(self.session.limits(), &self.outbox, queued).await?;
+            next = match left > 0 && self.session.may_notify() {
                 true => self.outbox.try_next(),
                 false => None,
             };
         }
-        Ok(())
+        // Many small frames are one write.
+        in_time(self.session.limits(), &self.outbox, self.socket.flush()).await
     }
 
-    /// Writes one frame. A peer that does not read holds up neither the hub nor our shutdown.
+    /// Writes one frame.
     async fn write(&mut self, message: Message) -> Result<(), End> {
-        let limit = self.session.limits().write_within;
-        tokio::select! {
-            biased;
-            written = timeout(limit, self.socket.send(message)) => match written {
-                Ok(written) => Ok(written?),
-                Err(_) => Err(End::TooSlow),
-            },
-            why = self.outbox.ended() => Err(why.into()),
-        }
+        let written = self.socket.send(message);
+        in_time(self.session.limits(), &self.outbox, written).await
     }
 
     async fn on_message(&mut self, message: Message) -> Result<(), End> {
@@ -162,14 +165,12 @@ impl Channel {
             Action::Subscribe(topics, call_id) => {
                 let granted = self.registration.subscribe(topics).await?;
                 if !granted {
-                    let channel_id = self.session.channel_id();
-                    warn!(
-                        channel.id = channel_id,
-                        "Refused a connection that wants too many topics"
-                    );
+                    self.warn_of_too_many_topics();
                 }
                 rpc::response_text(&granted, "bool", call_id.as_deref())
             }
+            Action::Resume(arguments, call_id) => self.resume(arguments, call_id).await?,
+            Action::Applied(report) => return self.applied(report).await,
             Action::Unsubscribe(topics, reply) => {
                 self.registration.unsubscribe(topics).await?;
                 reply
@@ -189,9 +190,56 @@ impl Channel {
                 );
                 reply
             }
+            Action::DeniedScope(scope, reply) => {
+                let channel_id = self.session.channel_id();
+                let scope: String = scope.as_str().chars().take(200).collect();
+                warn!(
+                    channel.id = channel_id,
+                    "Refused scope `{scope}` to a connection"
+                );
+                reply
+            }
             Action::Close(fault) => return Err(fault.into()),
         };
         self.write(Message::Text(Utf8Bytes::from(reply))).await
+    }
+
+    /// Makes the connection follow the feed; returns the answer. It has to be written before
+    /// anything else: the outbox holds what belongs after it.
+    async fn resume(
+        &mut self,
+        arguments: ResumeArguments,
+        call_id: Option<String>,
+    ) -> Result<String, End> {
+        let answer = self.registration.resume(arguments).await?;
+        Ok(match answer {
+            Ok(answer) => rpc::response_text(&answer, "dict", call_id.as_deref()),
+            Err(TooManyTopics) => {
+                self.warn_of_too_many_topics();
+                rpc::response_text(&false, "bool", call_id.as_deref())
+            }
+        })
+    }
+
+    async fn applied(&mut self, report: AppliedArguments) -> Result<(), End> {
+        if let Err(fault) = self.registration.applied(report).await?
+            && !std::mem::replace(&mut self.warned, true)
+        {
+            let channel_id = self.session.channel_id();
+            warn!(
+                channel.id = channel_id,
+                "Ignored what a client says that it applied: {fault}"
+            );
+        }
+        Ok(())
+    }
+
+    fn warn_of_too_many_topics(&self) {
+        let channel_id = self.session.channel_id();
+        warn!(
+            channel.id = channel_id,
+            "Refused a connection that wants too many topics"
+        );
     }
 
     /// Passes on what the peer publishes; it gets no copy unless it says that someone else spoke.
@@ -241,6 +289,23 @@ impl Channel {
         };
         // Whether it arrives is the peer's business.
         let _ = timeout(Duration::from_secs(1), goodbye).await;
+    }
+}
+
+/// Waits until something is written. A peer that does not read holds up neither the hub nor our
+/// shutdown.
+async fn in_time(
+    limits: &SessionLimits,
+    outbox: &Outbox,
+    writing: impl Future<Output = Result<(), axum::Error>>,
+) -> Result<(), End> {
+    tokio::select! {
+        biased;
+        written = timeout(limits.write_within, writing) => match written {
+            Ok(written) => Ok(written?),
+            Err(_) => Err(End::TooSlow),
+        },
+        why = outbox.ended() => Err(why.into()),
     }
 }
 
