@@ -131,7 +131,7 @@ async fn bind(host: &str, port: u16) -> Result<TcpListener, StartError> {
 
 fn hub() -> (Publisher, HubTask) {
     let epoch = new_epoch(&mut rand::rng());
-    Publisher::new(Hub::new(FeedLog::new(epoch, FeedLimits::default())))
+    Publisher::new(Hub::new(FeedLog::new(epoch, FeedLimits::default())), None)
 }
 
 fn policy(config: &ServerConfig, publications: &Publications) -> Option<(Policy, PolicyWatcher)> {
