@@ -1,8 +1,10 @@
 //! The server's settings, as types. Read once; each part gets its own.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use opal_protocol::{RedactedUrl, ServerDataSourceConfig};
+use opal_pubsub::FeedLimits;
 use opal_pubsub::session::SessionLimits;
 use opal_runtime::config::{ConfigErrors, Json, Reader, Seconds, Settings, Warning};
 use opal_runtime::telemetry::LogConfig;
@@ -33,10 +35,21 @@ pub struct ServerConfig {
     pub webhook: WebhookConfig,
     /// Where clients find data.
     pub data: DataConfig,
+    /// The feed of changes.
+    pub feed: FeedConfig,
     /// How patient we are with connections; no setting says otherwise.
     pub connections: SessionLimits,
     /// How long running requests and connections may take to end.
     pub shutdown_grace: Duration,
+}
+
+/// The feed of changes, and what is kept of it.
+#[derive(Debug, Clone)]
+pub struct FeedConfig {
+    /// Where it is kept; in memory if `None`.
+    pub directory: Option<PathBuf>,
+    /// How much history is kept for clients that were away.
+    pub limits: FeedLimits,
 }
 
 /// The policy source and what is served of it.
@@ -83,6 +96,7 @@ impl ServerConfig {
             policy: PolicyConfig::read(&mut reader),
             webhook: webhook(&mut reader),
             data: DataConfig::read(&mut reader),
+            feed: FeedConfig::read(&mut reader),
             connections: SessionLimits::default(),
             shutdown_grace: reader.get::<Seconds>("SHUTDOWN_GRACE_SECONDS").0,
         };
@@ -109,6 +123,20 @@ fn check_source_type(reader: &mut Reader<'_>) {
             "POLICY_SOURCE_TYPE",
             "GIT; bundle servers are not built yet",
         );
+    }
+}
+
+impl FeedConfig {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let state: Option<PathBuf> = reader.non_empty("STATE_DIR");
+        Self {
+            directory: state.map(|state| state.join("feed")),
+            limits: FeedLimits {
+                changes: reader.get("FEED_HISTORY_CHANGES"),
+                bytes: reader.get("FEED_HISTORY_BYTES"),
+                age: seconds(reader, "FEED_HISTORY_SECONDS"),
+            },
+        }
     }
 }
 

@@ -58,12 +58,6 @@ impl FromRef<App> for Access {
     }
 }
 
-impl FromRef<App> for Publications {
-    fn from_ref(app: &App) -> Self {
-        app.publications.clone()
-    }
-}
-
 /// A server that runs.
 #[derive(Debug)]
 pub struct Server {
