@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::feed::{ChangeDraft, Payload};
+use crate::hub::Peer;
 use crate::outbox::{Ended, Next, Outbox};
 use crate::publisher::{HubStopped, Publisher, Registration};
 use crate::session::{Action, Fault, Session};
@@ -43,9 +44,9 @@ impl From<HubStopped> for End {
 }
 
 /// Serves one connection until either side ends it or the hub stops.
-pub async fn serve(socket: WebSocket, session: Session, publisher: Publisher) {
+pub async fn serve(socket: WebSocket, session: Session, publisher: Publisher, peer: Peer) {
     let outbox = Arc::new(Outbox::default());
-    let Ok(registration) = publisher.register(Arc::clone(&outbox)).await else {
+    let Ok(registration) = publisher.register(Arc::clone(&outbox), peer).await else {
         return;
     };
     // In a box: the future would otherwise hold it twice, as it came and as it is used.

@@ -13,7 +13,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use opal_protocol::{ChainDigest, CommitHash, Document, Epoch, Position, PolicyUpdateMessage, Revision, ScopeId, Topic, UpdateId};
+use opal_protocol::{
+    ChainDigest, CommitHash, Document, Epoch, PolicyUpdateMessage, Position, Revision, ScopeId,
+    Topic, UpdateId,
+};
 use rand::Rng;
 use sha2::{Digest as _, Sha256};
 

@@ -4,16 +4,23 @@
 //! [`publisher`](crate::publisher)), so that registering a subscriber and appending a change are
 //! steps of one order: a subscriber gets every matching change after its registration.
 
+mod fleet;
+mod waits;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::ws::Utf8Bytes;
+use opal_protocol::feed::{AppliedArguments, ResumeAnswer, ResumeArguments, ResumeMode};
 use opal_protocol::rpc::{self, NotifyArguments, Subscription};
 use opal_protocol::{Revision, ScopeId, Topic};
 
 use crate::feed::{AppendError, Appended, Change, ChangeDraft, FeedLog};
 use crate::outbox::{Ended, Outbox};
+
+pub use fleet::{ClientMode, ClientState, ClientView, ReportedPolicies};
+pub use waits::{Missing, NotAWaitTarget, WaitId, WaitOutcome, WaitTarget};
 
 /// One connection, for as long as it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +43,7 @@ pub struct Hub {
     by_topic: HashMap<Topic, Vec<SubscriberId>>,
     /// Counts deliveries, to tell each subscriber at most once of each change.
     deliveries: u64,
+    finished: Vec<(WaitId, WaitOutcome)>,
 }
 
 #[derive(Debug)]
@@ -44,6 +52,38 @@ struct Subscriber {
     topics: Vec<Topic>,
     last_delivery: u64,
     full_since: Option<Instant>,
+}
+
+/// What is known of a connection from the moment it is made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// The id that the server gave it.
+    pub channel_id: String,
+    /// Where it comes from.
+    pub host: Option<String>,
+    /// What it called itself in the query of its upgrade.
+    pub client_id: Option<String>,
+    /// Whether the feed was agreed on.
+    pub feed: bool,
+}
+
+/// A connection asked for more than [`MOST_TOPICS`]. Nothing was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("more topics than a connection may have")]
+pub struct TooManyTopics;
+
+/// Why a report of what was applied counts for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AppliedFault {
+    /// The connection did not resume.
+    #[error("it does not follow the feed")]
+    NotResumed,
+    /// A range ends before it begins.
+    #[error("a range of revisions runs backwards")]
+    Backwards,
+    /// It names revisions that the connection was not told.
+    #[error("it names revisions that it was never told")]
+    NeverTold,
 }
 
 /// What a publish did.
@@ -63,6 +103,7 @@ impl Hub {
             subscribers: HashMap::new(),
             by_topic: HashMap::new(),
             deliveries: 0,
+            finished: Vec::new(),
         }
     }
 
@@ -72,7 +113,7 @@ impl Hub {
     }
 
     /// Adds a connection without topics.
-    pub fn register(&mut self, id: SubscriberId, outbox: Arc<Outbox>) {
+    pub fn register(&mut self, id: SubscriberId, outbox: Arc<Outbox>, _peer: Peer, _now: Instant) {
         let subscriber = Subscriber {
             outbox,
             topics: Vec::new(),
@@ -115,7 +156,7 @@ impl Hub {
     }
 
     /// Removes a connection and everything it subscribed to.
-    pub fn remove(&mut self, id: SubscriberId) {
+    pub fn remove(&mut self, id: SubscriberId, _now: Instant) {
         let Some(subscriber) = self.subscribers.remove(&id) else {
             return;
         };
@@ -168,6 +209,89 @@ impl Hub {
         }
         told
     }
+
+    /// Follows the feed from a position.
+    pub fn resume(
+        &mut self,
+        id: SubscriberId,
+        arguments: ResumeArguments,
+        _now: Instant,
+    ) -> Result<ResumeAnswer, TooManyTopics> {
+        let head = self.feed.head(&arguments.scope);
+        match self.subscribe(id, arguments.topics) {
+            true => Ok(ResumeAnswer {
+                epoch: head.epoch,
+                head: head.revision,
+                digest: head.digest,
+                mode: ResumeMode::Snapshot,
+                spread_ms: 0,
+            }),
+            false => Err(TooManyTopics),
+        }
+    }
+
+    /// Notes what a client holds.
+    pub fn applied(
+        &mut self,
+        _id: SubscriberId,
+        _arguments: AppliedArguments,
+        _now: Instant,
+    ) -> Result<(), AppliedFault> {
+        Ok(())
+    }
+
+    /// Starts a wait.
+    pub fn wait(
+        &mut self,
+        _scope: &ScopeId,
+        _revision: Revision,
+        target: WaitTarget,
+        _timeout: Duration,
+        _now: Instant,
+    ) -> WaitId {
+        self.deliveries += 1;
+        let id = WaitId(self.deliveries);
+        let outcome = WaitOutcome {
+            met: target == WaitTarget::All,
+            ..WaitOutcome::default()
+        };
+        self.finished.push((id, outcome));
+        id
+    }
+
+    /// The waits that ended since this was last asked.
+    pub fn finished_waits(&mut self) -> Vec<(WaitId, WaitOutcome)> {
+        std::mem::take(&mut self.finished)
+    }
+
+    /// When the next wait ends at the latest.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Ends waits whose time is over.
+    pub fn expire_waits(&mut self, _now: Instant) {}
+
+    /// Forgets a wait.
+    pub fn cancel_wait(&mut self, _id: WaitId) {}
+
+    /// What happens about once a second.
+    pub fn tick(&mut self, now: Instant) -> usize {
+        self.end_slow_subscribers(now)
+    }
+
+    /// Everybody.
+    pub fn fleet(&self, _now: Instant) -> Vec<ClientView> {
+        Vec::new()
+    }
+
+    /// What clients say of their policies.
+    pub fn reported_policies(&self) -> Vec<ReportedPolicies> {
+        Vec::new()
+    }
+
+    /// Tells clients that their policies are not those of their commit.
+    pub fn mark_drift(&mut self, _subscribers: &[SubscriberId], _now: Instant) {}
 
     /// Ends the connections that have not kept up. To be called about once a second.
     pub fn end_slow_subscribers(&mut self, now: Instant) -> usize {
@@ -265,7 +389,12 @@ mod tests {
 
         fn join(&mut self, id: u64, topics: &[&str]) -> Arc<Outbox> {
             let outbox = Arc::new(Outbox::default());
-            self.hub.register(SubscriberId(id), Arc::clone(&outbox));
+            self.hub.register(
+                SubscriberId(id),
+                Arc::clone(&outbox),
+                Peer::default(),
+                self.now,
+            );
             let topics = topics.iter().copied().map(Topic::from).collect();
             assert!(self.hub.subscribe(SubscriberId(id), topics));
             outbox
@@ -316,7 +445,7 @@ mod tests {
             .hub
             .unsubscribe(SubscriberId(2), &["a".into(), "never".into()]);
         assert_eq!(bench.publish(&["a"], "1", Some(1)), 0);
-        bench.hub.remove(SubscriberId(1));
+        bench.hub.remove(SubscriberId(1), bench.now);
         assert_eq!(bench.publish(&["a"], "2", None), 0);
         assert!(topics(&publisher).is_empty() && topics(&gone).is_empty());
         assert!(bench.hub.by_topic.is_empty());

@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use opal_protocol::{Claims, rpc};
 use opal_pubsub::channel;
+use opal_pubsub::hub::Peer;
 use opal_pubsub::session::Session;
 use uuid::Uuid;
 
@@ -37,6 +38,7 @@ pub(crate) async fn connect(State(app): State<App>, request: Request) -> Respons
         app.config.connections,
         now,
     );
+    let peer = Peer::default();
     let tasks = app.tasks.clone();
     upgrade
         // The library's defaults cost a hundred kilobytes for each idle connection.
@@ -47,7 +49,7 @@ pub(crate) async fn connect(State(app): State<App>, request: Request) -> Respons
         .on_upgrade(move |socket| async move {
             let publisher = app.publisher.clone();
             drop(app);
-            tasks.spawn("websocket", channel::serve(socket, session, publisher));
+            tasks.spawn("websocket", channel::serve(socket, session, publisher, peer));
         })
 }
 
