@@ -94,7 +94,9 @@ impl Bases {
         let (scope, topics) = (wanted.scope.clone(), wanted.topics.clone());
         let make = async {
             let base = self.publisher.base(&scope, topics).await?;
-            Ok(serde_json::to_vec(&base).expect("a base prints as JSON").into())
+            Ok(serde_json::to_vec(&base)
+                .expect("a base prints as JSON")
+                .into())
         };
         let made: Result<Bytes, Arc<HubStopped>> =
             self.made.try_get_with((wanted, position), make).await;

@@ -230,7 +230,17 @@ fn route(reader: &mut Reader<'_>, key: &str) -> String {
 
 /// Notes a problem with each route that is taken, by one of our own or by another setting.
 fn check_routes(reader: &mut Reader<'_>) {
-    const OWN: [&str; 6] = ["/", "/healthcheck", "/policy", "/webhook", "/token", "/ws"];
+    const OWN: [&str; 9] = [
+        "/",
+        "/healthcheck",
+        "/policy",
+        "/policy/refresh",
+        "/v1/feed/base",
+        "/v1/fleet",
+        "/webhook",
+        "/token",
+        "/ws",
+    ];
     const CHOSEN: [&str; 4] = [
         "DATA_CONFIG_ROUTE",
         "ALL_DATA_ROUTE",

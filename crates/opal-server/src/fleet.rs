@@ -20,10 +20,7 @@ pub(crate) struct Fleet {
 }
 
 /// `GET /v1/fleet`: needs any token; one that lists `allowed_scopes` sees the clients of those only.
-pub(crate) async fn fleet(
-    bearer: Bearer,
-    State(app): State<App>,
-) -> Result<Json<Fleet>, ApiError> {
+pub(crate) async fn fleet(bearer: Bearer, State(app): State<App>) -> Result<Json<Fleet>, ApiError> {
     let mut clients = app.publisher.fleet().await?;
     clients.retain(|client| bearer.may_read(&client.scope));
     clients.sort_by(|a, b| (&a.scope, &a.id).cmp(&(&b.scope, &b.id)));

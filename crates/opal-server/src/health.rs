@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, SecondsFormat, Utc};
 use opal_protocol::ScopeId;
 use serde_json::{Value, json};
 use url::form_urlencoded;
@@ -45,7 +46,7 @@ async fn verbose(app: &App) -> Result<Value, ApiError> {
             "head": head,
             "durable": app.config.feed.directory.is_some(),
             "error": failure.as_ref().map(|failure| &failure.error),
-            "error_since": failure.as_ref().map(|failure| failure.since),
+            "error_since": time(failure.as_ref().map(|failure| failure.since)),
         },
         "policy": app.policy.as_ref().map(policy),
         "clients": counts,
@@ -59,8 +60,13 @@ fn policy(policy: &Policy) -> Value {
         "repository": policy.repo.settings().url.to_string(),
         "commit": policy.repo.head(),
         "announced": status.announced,
-        "last_sync": status.last_sync,
+        "last_sync": time(status.last_sync),
         "error": status.error,
-        "error_since": status.failing_since,
+        "error_since": time(status.failing_since),
     })
+}
+
+/// RFC 3339.
+fn time(time: Option<DateTime<Utc>>) -> Option<String> {
+    time.map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true))
 }

@@ -72,7 +72,11 @@ mod tests {
         assert_ne!(key("a").change_id(&scope), key("a").change_id(&"s1".into()));
         assert_eq!(key("a").update_id(&scope).as_str().len(), 32);
         let change = key("a").change_id(&scope);
-        assert!(!change.as_str().starts_with(key("a").update_id(&scope).as_str()));
+        assert!(
+            !change
+                .as_str()
+                .starts_with(key("a").update_id(&scope).as_str())
+        );
     }
 
     #[test]
@@ -88,7 +92,13 @@ mod tests {
         assert_eq!(read(&[b"order 7"]).unwrap(), Some(key("order 7")));
         assert_eq!(read(&[&[b'a'; 255]]).unwrap(), Some(key(&"a".repeat(255))));
         let (blank, long): (&[u8], &[u8]) = (b"  ", &[b'a'; 256]);
-        for wrong in [&[b"".as_slice()] as &[&[u8]], &[blank], &[long], &["é".as_bytes()], &[b"a", b"a"]] {
+        for wrong in [
+            &[b"".as_slice()] as &[&[u8]],
+            &[blank],
+            &[long],
+            &["é".as_bytes()],
+            &[b"a", b"a"],
+        ] {
             assert!(read(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -74,7 +74,10 @@ fn at_least(headers: &HeaderMap) -> Result<Option<AtLeast>, ApiError> {
     let Some(value) = headers.get(AT_LEAST_HEADER) else {
         return Ok(None);
     };
-    let wanted = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    let wanted = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
     wanted.map(Some).ok_or_else(|| {
         let text = "`X-Opal-At-Least` is not a position; expected `epoch:revision`";
         ApiError::bad_request(text)

@@ -103,7 +103,10 @@ impl Publications {
     ///
     /// An update without an id gets one, so that all clients report the same. On return the
     /// update has its place in the feed and is on its way; if it is waited for, that is over.
-    pub async fn data_update(&self, publish: DataPublish) -> Result<PublishedData, DataPublishError> {
+    pub async fn data_update(
+        &self,
+        publish: DataPublish,
+    ) -> Result<PublishedData, DataPublishError> {
         let DataPublish {
             mut update,
             key,
@@ -167,7 +170,9 @@ impl Publications {
         let mut failure = self.store.lock().unwrap_or_else(PoisonError::into_inner);
         match error {
             Some(error @ PublishError::NotStored { .. }) => {
-                let since = failure.take().map_or_else(Utc::now, |failure| failure.since);
+                let since = failure
+                    .take()
+                    .map_or_else(Utc::now, |failure| failure.since);
                 let error = opal_runtime::chain(error);
                 *failure = Some(StoreFailure { since, error });
             }

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::FromRef;
 use opal_protocol::ScopeId;
 use opal_pubsub::Publisher;
-use opal_pubsub::feed::{FeedLimits, FeedLog, new_epoch};
+use opal_pubsub::feed::{FeedLog, new_epoch};
 use opal_pubsub::hub::Hub;
 use opal_pubsub::publisher::HubTask;
 use opal_runtime::token::Access;
@@ -15,7 +16,9 @@ use opal_runtime::{TaskSpawner, Tasks};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
-use crate::config::ServerConfig;
+use crate::base::Bases;
+use crate::config::{FeedConfig, ServerConfig};
+use crate::drift::DriftCheck;
 use crate::policy::{PolicyRepo, PolicyWatcher, WatcherHandle};
 use crate::publish::Publications;
 use crate::router::router;
@@ -33,6 +36,14 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The feed that an earlier server kept cannot be used, or there is no place to keep one.
+    #[error("could not open the feed in `{}` (OPAL_STATE_DIR)", directory.display())]
+    State {
+        /// Where it is kept.
+        directory: PathBuf,
+        /// Why not.
+        source: JournalError,
+    },
 }
 
 /// What handlers work with. Cheap to clone.
@@ -42,6 +53,7 @@ pub struct App {
     pub(crate) publisher: Publisher,
     pub(crate) publications: Publications,
     pub(crate) policy: Option<Policy>,
+    pub(crate) bases: Bases,
     pub(crate) tasks: TaskSpawner,
 }
 
@@ -74,10 +86,11 @@ impl Server {
             port: config.port,
             source,
         })?;
-        let (publisher, hub) = hub();
+        let (publisher, hub) = hub(&config.feed).await?;
         let publications = Publications::new(publisher.clone(), ScopeId::default());
         let (policy, watcher) = policy(&config, &publications).unzip();
         let app = App {
+            bases: Bases::new(publisher.clone()),
             publisher,
             publications,
             policy: policy.clone(),
@@ -90,8 +103,10 @@ impl Server {
         let grace = app.config.shutdown_grace;
         let shutdown = tasks.shutdown().clone();
         tasks.spawn("hub", hub.run(shutdown.clone()));
-        if let Some(watcher) = watcher {
-            tasks.spawn("policy-watcher", watcher.run(shutdown));
+        if let (Some(watcher), Some(policy)) = (watcher, &app.policy) {
+            let drift = DriftCheck::new(app.publisher.clone(), policy.repo.clone());
+            tasks.spawn("policy-watcher", watcher.run(shutdown.clone()));
+            tasks.spawn("drift-check", drift.run(shutdown));
         }
         let serve = opal_runtime::serve(listener, router(app), tasks.spawner(), grace);
         tasks.spawn("http", serve);
@@ -123,9 +138,23 @@ async fn bind(host: &str, port: u16) -> Result<TcpListener, StartError> {
         })
 }
 
-fn hub() -> (Publisher, HubTask) {
+async fn hub(config: &FeedConfig) -> Result<(Publisher, HubTask), StartError> {
     let epoch = new_epoch(&mut rand::rng());
-    Publisher::new(Hub::new(FeedLog::new(epoch, FeedLimits::default())))
+    let limits = config.limits;
+    let Some(directory) = config.directory.clone() else {
+        info!("The feed of changes is in memory: a restart begins a new one (OPAL_STATE_DIR keeps it)");
+        return Ok(Publisher::new(Hub::new(FeedLog::new(epoch, limits)), None));
+    };
+    let place = directory.clone();
+    let opened = tokio::task::spawn_blocking(move || Journal::open(&place, limits, epoch)).await;
+    let opened = opened.unwrap_or_else(|error| Err(JournalError::from(io::Error::other(error))));
+    let (journal, feed) = opened.map_err(|source| StartError::State {
+        directory: directory.clone(),
+        source,
+    })?;
+    let head = feed.head(&ScopeId::default()).revision;
+    info!("The feed of changes is kept in `{}`, at revision {head}", directory.display());
+    Ok(Publisher::new(Hub::new(feed), Some(journal)))
 }
 
 fn policy(config: &ServerConfig, publications: &Publications) -> Option<(Policy, PolicyWatcher)> {

@@ -84,7 +84,10 @@ mod tests {
             Some(Wait { target, timeout })
         };
         assert_eq!(read("wait=all"), wait(WaitTarget::All, 10.0));
-        assert_eq!(read("timeout=0.5&wait=50%25"), wait(WaitTarget::Percent(50), 0.5));
+        assert_eq!(
+            read("timeout=0.5&wait=50%25"),
+            wait(WaitTarget::Percent(50), 0.5)
+        );
         let edge = WaitTarget::Client("edge-1".to_owned());
         assert_eq!(read("wait=client%3Dedge-1&timeout=300"), wait(edge, 300.0));
         assert_eq!(read("x=1&timeout=5"), None);
@@ -94,9 +97,18 @@ mod tests {
     #[test]
     fn what_is_no_wait_is_refused() {
         for query in [
-            "wait=", "wait=some", "wait=-1%25", "wait=101%25", "wait=client=", "wait=all&timeout=",
-            "wait=all&timeout=-1", "wait=all&timeout=301", "wait=all&timeout=nan",
-            "wait=all&timeout=inf", "wait=all&timeout=soon", "wait=0%25",
+            "wait=",
+            "wait=some",
+            "wait=-1%25",
+            "wait=101%25",
+            "wait=client=",
+            "wait=all&timeout=",
+            "wait=all&timeout=-1",
+            "wait=all&timeout=301",
+            "wait=all&timeout=nan",
+            "wait=all&timeout=inf",
+            "wait=all&timeout=soon",
+            "wait=0%25",
         ] {
             assert!(Wait::read(Some(query)).is_err(), "{query}");
         }

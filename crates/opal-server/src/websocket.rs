@@ -49,7 +49,10 @@ pub(crate) async fn connect(State(app): State<App>, request: Request) -> Respons
         .on_upgrade(move |socket| async move {
             let publisher = app.publisher.clone();
             drop(app);
-            tasks.spawn("websocket", channel::serve(socket, session, publisher, peer));
+            tasks.spawn(
+                "websocket",
+                channel::serve(socket, session, publisher, peer),
+            );
         })
 }
 

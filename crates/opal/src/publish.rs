@@ -37,7 +37,12 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PATH", default_value = "")]
     dst_path: String,
     /// Whom it concerns; may be given several times.
-    #[arg(short, long = "topic", value_name = "TOPIC", default_value = "policy_data")]
+    #[arg(
+        short,
+        long = "topic",
+        value_name = "TOPIC",
+        default_value = "policy_data"
+    )]
     topics: Vec<String>,
     /// How it is written.
     #[arg(long, default_value = "PUT", value_parser = ["PUT", "PATCH", "DELETE"])]
@@ -58,7 +63,9 @@ fn parse_json(text: &str) -> Result<Value, String> {
 }
 
 fn parse_key(text: &str) -> Result<HeaderValue, String> {
-    let printable = text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    let printable = text
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() || byte == b' ');
     let value = HeaderValue::from_str(text).ok().filter(|_| printable);
     value.ok_or_else(|| "expected printable ASCII characters".to_owned())
 }
@@ -94,7 +101,9 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     if let Some(key) = &options.idempotency_key {
         request = request.header("idempotency-key", key);
     }
-    let answer = remote.send(request.json(&json!({ "entries": [entry] }))).await?;
+    let answer = remote
+        .send(request.json(&json!({ "entries": [entry] })))
+        .await?;
     if !answer.status.is_success() {
         let (url, status, reason) = (remote.name(), answer.status, answer.reason());
         complain!("opal publish: `{url}` answered {status}: {reason}");
@@ -155,7 +164,11 @@ fn report(remote: &Remote, body: &Value) -> anyhow::Result<ExitCode> {
     let outcome = Outcome::deserialize(body).context("the server's answer cannot be read")?;
     list("Applied by", &outcome.applied)?;
     for missing in &outcome.missing {
-        say!("Not applied by {}: {}", plain(&missing.client), plain(&missing.reason))?;
+        say!(
+            "Not applied by {}: {}",
+            plain(&missing.client),
+            plain(&missing.reason)
+        )?;
     }
     list("Gone meanwhile", &outcome.disconnected)?;
     list("Told, and unable to confirm", &outcome.unconfirmed)?;

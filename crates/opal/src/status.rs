@@ -88,7 +88,9 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
 }
 
 async fn look(remote: &Remote, json: bool) -> anyhow::Result<String> {
-    let answer = remote.send(remote.request(Method::GET, "/v1/fleet")).await?;
+    let answer = remote
+        .send(remote.request(Method::GET, "/v1/fleet"))
+        .await?;
     if !answer.status.is_success() {
         let (url, status, reason) = (remote.name(), answer.status, answer.reason());
         bail!("`{url}` answered {status}: {reason}");
@@ -97,5 +99,7 @@ async fn look(remote: &Remote, json: bool) -> anyhow::Result<String> {
         return Ok(format!("{}\n", answer.body));
     }
     let fleet = Fleet::deserialize(&answer.body);
-    Ok(table::of(&fleet.context("the server's answer cannot be read")?))
+    Ok(table::of(
+        &fleet.context("the server's answer cannot be read")?,
+    ))
 }

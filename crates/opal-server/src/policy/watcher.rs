@@ -270,9 +270,7 @@ impl PolicyWatcher {
             if error.is_none() {
                 status.last_success = Some(now);
             }
-            status.failing_since = error
-                .is_some()
-                .then(|| status.failing_since.unwrap_or(now));
+            status.failing_since = error.is_some().then(|| status.failing_since.unwrap_or(now));
             status.error = error;
         });
     }

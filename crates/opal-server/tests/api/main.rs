@@ -10,9 +10,13 @@
 mod bad_peers;
 mod data;
 mod documented;
+mod fleet;
 mod peer;
 mod policy_api;
+mod publishing;
+mod reads;
 mod recorded;
+mod refresh;
 mod security;
 mod support;
 mod webhook;

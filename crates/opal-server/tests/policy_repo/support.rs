@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use opal_protocol::{
-    ChainDigest, CommitHash, Epoch, PolicyBundle, PolicyUpdateMessage, Position, RedactedUrl, RepoPath,
-    Revision,
+    ChainDigest, CommitHash, Epoch, PolicyBundle, PolicyUpdateMessage, Position, RedactedUrl,
+    RepoPath, Revision,
 };
 use opal_server::policy::{
     AnnounceError, AnnouncePolicy, GitSettings, PolicyRepo, PolicyWatcher, Selection,

@@ -40,7 +40,10 @@ fn summary(fleet: &Fleet) -> String {
         .iter()
         .map(|state| {
             let clients = fleet.clients.iter();
-            (clients.filter(|client| client.state == *state).count(), state)
+            (
+                clients.filter(|client| client.state == *state).count(),
+                state,
+            )
         })
         .filter(|(count, _)| *count > 0)
         .map(|(count, state)| format!("{count} {state}"))
@@ -114,7 +117,9 @@ fn duration(seconds: f64) -> String {
     if seconds < 10.0 {
         return format!("{seconds:.1}s");
     }
-    let whole = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
+    let whole = std::time::Duration::try_from_secs_f64(seconds)
+        .unwrap_or_default()
+        .as_secs();
     match whole {
         0..60 => format!("{whole}s"),
         60..3_600 => format!("{}m{:02}s", whole / 60, whole % 60),
@@ -170,8 +175,13 @@ mod tests {
         );
         let ids: String = lines[3..].iter().map(|line| &line[..1]).collect();
         assert_eq!(ids, "edfcba");
-        assert!(lines[4].ends_with("/users: answered? 500 (since 2026-01-01T00:00:00Z) and 1 more"));
-        assert!(lines[6].contains("9 / 1h06m") && lines[7].contains("2 / 3.2s"), "{text}");
+        assert!(
+            lines[4].ends_with("/users: answered? 500 (since 2026-01-01T00:00:00Z) and 1 more")
+        );
+        assert!(
+            lines[6].contains("9 / 1h06m") && lines[7].contains("2 / 3.2s"),
+            "{text}"
+        );
         assert!(lines[8].contains("1m01s"), "{text}");
     }
 }
