@@ -134,7 +134,7 @@ impl FeedConfig {
             limits: FeedLimits {
                 changes: reader.get("FEED_HISTORY_CHANGES"),
                 bytes: reader.get("FEED_HISTORY_BYTES"),
-                age: seconds(reader, "FEED_HISTORY_SECONDS"),
+                age: seconds(reader, "FEED_HISTORY_SECONDS").unwrap_or(Duration::MAX),
             },
         }
     }

@@ -38,6 +38,7 @@ pub mod publish;
 pub mod router;
 pub mod security;
 pub mod server;
+pub mod store;
 pub mod wait;
 pub mod websocket;
 

@@ -8,20 +8,18 @@ use std::sync::Arc;
 use axum::extract::FromRef;
 use opal_protocol::ScopeId;
 use opal_pubsub::Publisher;
-use opal_pubsub::feed::{FeedLog, new_epoch};
-use opal_pubsub::hub::Hub;
-use opal_pubsub::publisher::HubTask;
 use opal_runtime::token::Access;
 use opal_runtime::{TaskSpawner, Tasks};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::base::Bases;
-use crate::config::{FeedConfig, ServerConfig};
+use crate::config::ServerConfig;
 use crate::drift::DriftCheck;
 use crate::policy::{PolicyRepo, PolicyWatcher, WatcherHandle};
 use crate::publish::Publications;
 use crate::router::router;
+use crate::store::{self, StoreError};
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +40,7 @@ pub enum StartError {
         /// Where it is kept.
         directory: PathBuf,
         /// Why not.
-        source: JournalError,
+        source: StoreError,
     },
 }
 
@@ -86,7 +84,7 @@ impl Server {
             port: config.port,
             source,
         })?;
-        let (publisher, hub) = hub(&config.feed).await?;
+        let (publisher, hub) = store::open(&config.feed).await?;
         let publications = Publications::new(publisher.clone(), ScopeId::default());
         let (policy, watcher) = policy(&config, &publications).unzip();
         let app = App {
@@ -136,25 +134,6 @@ async fn bind(host: &str, port: u16) -> Result<TcpListener, StartError> {
             port,
             source,
         })
-}
-
-async fn hub(config: &FeedConfig) -> Result<(Publisher, HubTask), StartError> {
-    let epoch = new_epoch(&mut rand::rng());
-    let limits = config.limits;
-    let Some(directory) = config.directory.clone() else {
-        info!("The feed of changes is in memory: a restart begins a new one (OPAL_STATE_DIR keeps it)");
-        return Ok(Publisher::new(Hub::new(FeedLog::new(epoch, limits)), None));
-    };
-    let place = directory.clone();
-    let opened = tokio::task::spawn_blocking(move || Journal::open(&place, limits, epoch)).await;
-    let opened = opened.unwrap_or_else(|error| Err(JournalError::from(io::Error::other(error))));
-    let (journal, feed) = opened.map_err(|source| StartError::State {
-        directory: directory.clone(),
-        source,
-    })?;
-    let head = feed.head(&ScopeId::default()).revision;
-    info!("The feed of changes is kept in `{}`, at revision {head}", directory.display());
-    Ok(Publisher::new(Hub::new(feed), Some(journal)))
 }
 
 fn policy(config: &ServerConfig, publications: &Publications) -> Option<(Policy, PolicyWatcher)> {
