@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use opal_engine::{Engine, EngineOptions};
 use opal_protocol::RedactedUrl;
+use opal_protocol::feed::ClientInfo;
+use opal_pubsub::AppliedSender;
 use opal_pubsub::subscriber::{Subscriber, SubscriberConfig};
 use opal_runtime::cors::Origins;
 use opal_runtime::http::{HttpClientError, HttpOptions};
@@ -16,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use crate::callbacks::{CallbackRegister, Callbacks, Reporter, ReporterOptions, ServerReports};
 use crate::config::{ClientConfig, EmbeddedConfig, InlineConfig, StoreConfig};
@@ -26,7 +29,7 @@ use crate::probe::Probe;
 use crate::router::router;
 use crate::server_api::ServerApi;
 use crate::transactions::{EnabledUpdaters, TransactionLog};
-use crate::updater::{Command, Updater, UpdaterParts};
+use crate::updater::{Command, Progress, Updater, UpdaterParts};
 
 /// Events and commands that may wait for their task.
 const WAITING: usize = 256;
@@ -97,8 +100,10 @@ impl Client {
         let (commands, commanded) = mpsc::channel(WAITING);
         let (events, subscribed) = mpsc::channel(WAITING);
         let subscriber = Subscriber::new(subscription(&config)?, events);
+        let progress = Progress::new();
         let landmark = watch::Sender::new(None);
-        let mut parts = updater_parts(&config, http, &store, &transactions, tasks.spawner());
+        let told = (subscriber.applied_sender(), progress.clone());
+        let mut parts = updater_parts(&config, http, &store, &transactions, tasks.spawner(), told);
         parts.landmark = landmark.clone();
         let updater = Updater::new(parts, subscribed, commanded);
         let client = Self {
@@ -197,7 +202,25 @@ fn subscription(config: &ClientConfig) -> Result<SubscriberConfig, StartError> {
         topics,
         keep_alive: server.keep_alive,
         tls,
+        scope: interests.scope().clone(),
+        client: client_info(&server.client_id),
+        position: None,
+        feed: true,
     })
+}
+
+/// Who we are, for people: the id that is set, or one made for this process.
+fn client_info(id: &Option<String>) -> ClientInfo {
+    let host = opal_runtime::host_name();
+    let made = || {
+        let unique = Uuid::new_v4().simple().to_string();
+        format!("{host}-{}", unique.get(..8).unwrap_or(&unique))
+    };
+    ClientInfo {
+        id: id.clone().unwrap_or_else(made),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        host,
+    }
 }
 
 fn updater_parts(
@@ -206,6 +229,7 @@ fn updater_parts(
     store: &Store,
     transactions: &TransactionLog,
     tasks: TaskSpawner,
+    (applied, progress): (AppliedSender, Progress),
 ) -> UpdaterParts {
     let fetch = &config.fetch;
     let provider = HttpFetchProvider::new(http.clone(), fetch.http_timeout, fetch.answer_limit);
@@ -230,6 +254,9 @@ fn updater_parts(
         engine_is_up: !store.is_supervised(),
         transactions: transactions.clone(),
         reporter: reporter(config, http, tasks),
+        data_topics: config.interests.subscribed_data_topics(),
+        applied,
+        progress,
     }
 }
 

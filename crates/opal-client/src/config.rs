@@ -60,6 +60,8 @@ pub struct ServerConfig {
     pub token: Option<SecretString>,
     /// Pause between keep-alive calls.
     pub keep_alive: Option<Duration>,
+    /// Who we are in the server's view of its clients; one is made if none is set.
+    pub client_id: Option<String>,
     /// How it is trusted.
     pub http: HttpOptions,
 }
@@ -194,6 +196,7 @@ impl ServerConfig {
             data_sources_url: sources,
             token: reader.non_empty("CLIENT_TOKEN"),
             keep_alive: seconds(reader, "KEEP_ALIVE_INTERVAL"),
+            client_id: reader.non_empty("CLIENT_ID"),
             http: HttpOptions {
                 ca_file: trusted_ca(reader),
                 // Not a limit on the whole: a large bundle over a slow line arrives all the same.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use opal_protocol::{PolicyBundle, RedactedUrl, ScopeId};
+use opal_protocol::feed::{AT_LEAST_HEADER, BaseSnapshot, POSITION_HEADER};
+use opal_protocol::{AtLeast, PolicyBundle, Position, RedactedUrl, ScopeId, Topic};
 use reqwest::{Client, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
@@ -17,7 +18,15 @@ pub(crate) struct ServerApi {
     token: Option<SecretString>,
     policy_url: Url,
     data_sources_url: Url,
+    base_url: Url,
     scoped: bool,
+}
+
+/// A bundle, and where the server's feed was when it was made.
+#[derive(Debug, Clone)]
+pub(crate) struct BundleAt {
+    pub(crate) bundle: PolicyBundle,
+    pub(crate) position: Option<Position>,
 }
 
 /// Why the server's answer is missing or useless.
@@ -70,6 +79,10 @@ impl ServerApi {
             url
         };
         let scoped = !scope.is_default();
+        let mut base_url = at(&["v1", "feed", "base"]);
+        base_url
+            .query_pairs_mut()
+            .append_pair("scope", scope.as_str());
         let (policy_url, data_sources_url) = if scoped {
             (
                 at(&["scopes", scope.as_str(), "policy"]),
@@ -83,6 +96,7 @@ impl ServerApi {
             token,
             policy_url,
             data_sources_url,
+            base_url,
             scoped,
         }
     }
@@ -98,10 +112,7 @@ impl ServerApi {
     }
 
     /// Fetches a bundle.
-    pub(crate) async fn bundle(
-        &self,
-        request: &BundleRequest,
-    ) -> Result<PolicyBundle, ServerApiError> {
+    pub(crate) async fn bundle(&self, request: &BundleRequest) -> Result<BundleAt, ServerApiError> {
         let mut url = self.policy_url.clone();
         if !self.scoped || request.base.is_some() {
             let mut query = url.query_pairs_mut();
@@ -114,14 +125,40 @@ impl ServerApi {
                 query.append_pair("base_hash", base.as_str());
             }
         }
-        self.get_json(&url, true).await
+        let (bundle, position) = self.get(&url, true, request.at_least).await?;
+        Ok(BundleAt { bundle, position })
     }
 
+    /// Fetches what the changes of the feed come down to for these topics.
+    pub(crate) async fn base(
+        &self,
+        topics: &[Topic],
+        at_least: AtLeast,
+    ) -> Result<BaseSnapshot, ServerApiError> {
+        let mut url = self.base_url.clone();
+        for topic in topics {
+            url.query_pairs_mut().append_pair("topic", topic.as_str());
+        }
+        let (base, _) = self.get(&url, false, Some(at_least)).await?;
+        Ok(base)
+    }
+
+    /// Fetches JSON.
     pub(crate) async fn get_json<T: DeserializeOwned>(
         &self,
         url: &Url,
-        as_upstream: bool,
     ) -> Result<T, ServerApiError> {
+        let (value, _) = self.get(url, false, None).await?;
+        Ok(value)
+    }
+
+    /// Fetches JSON, and the position that it is of, if the server says so.
+    async fn get<T: DeserializeOwned>(
+        &self,
+        url: &Url,
+        as_upstream: bool,
+        at_least: Option<AtLeast>,
+    ) -> Result<(T, Option<Position>), ServerApiError> {
         let shown = RedactedUrl::new(url.as_str());
         let unreachable = |source: reqwest::Error| ServerApiError::Unreachable {
             url: shown.clone(),
@@ -134,7 +171,12 @@ impl ServerApi {
         if as_upstream {
             request = request.header("content-type", "text/plain");
         }
+        if let Some(at_least) = at_least {
+            request = request.header(AT_LEAST_HEADER, at_least.to_string());
+        }
         let response = request.send().await.map_err(unreachable)?;
+        let position = response.headers().get(POSITION_HEADER);
+        let position = position.and_then(|value| value.to_str().ok()?.parse().ok());
         let status = response.status();
         let retry_after = opal_runtime::retry_after(response.headers());
         let body = response.bytes().await.map_err(unreachable)?;
@@ -146,8 +188,9 @@ impl ServerApi {
                 retry_after,
             });
         }
-        serde_json::from_slice(&body)
-            .map_err(|source| ServerApiError::Unreadable { url: shown, source })
+        let value = serde_json::from_slice(&body)
+            .map_err(|source| ServerApiError::Unreadable { url: shown, source })?;
+        Ok((value, position))
     }
 }
 

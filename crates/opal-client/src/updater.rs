@@ -1,51 +1,42 @@
 //! The task that keeps the store in step: events in, fetches and writes out, outcomes noted.
 //!
-//! It decides nothing by itself. [`PolicySync`] says which bundle to fetch, [`Queue`] which entry
-//! to fetch or write; this task runs what they ask for and tells them what came of it. The store
-//! is written by one batch at a time, bundles before data.
+//! It decides nothing by itself. [`Replica`] says which bundle, sources and documents to fetch and
+//! what to write; this task does it and says what came of it. The store is written by one batch at a
+//! time, bundles before data.
 
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use opal_protocol::{
-    DataEntryReport, DataSourceConfig, DataUpdate, Document, PolicyBundle, PolicyUpdateMessage,
-    UpdateCallback, UpdateId,
-};
-use opal_pubsub::subscriber::Event;
+use opal_protocol::{DataEntryReport, Document, Epoch, Revision, Topic, UpdateCallback, UpdateId};
+use opal_pubsub::{AppliedSender, Event};
 use opal_runtime::ConnRetryOptions;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::callbacks::Reporter;
-use crate::data::intake::{Bursts, Interests, Subject};
-use crate::data::queue::{Failure, Queue, Seq};
-use crate::data::sources::Polled;
+use crate::data::intake::Interests;
+use crate::data::queue::{Failure, Seq};
 use crate::fetch::Fetcher;
-use crate::policy::sync::PolicySync;
 use crate::policy_store::{PolicyStore, StoreChange, StoreError};
 use crate::record::Record;
-use crate::server_api::{ServerApi, ServerApiError};
+use crate::replica::{News, Replica, ReplicaOptions, ReplicaStatus};
+use crate::server_api::{BundleAt, ServerApi, ServerApiError};
 use crate::transactions::TransactionLog;
 use opal_runtime::chain;
+
+use data::Loaded;
 
 mod data;
 mod policy;
 mod writes;
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-/// While so many entries are on their way, no more events are taken: the server notices, and we
-/// start anew when there is room.
-const MOST_ENTRIES: usize = 10_000;
-
-/// How long data waits for the first bundle.
-const BUNDLE_FIRST: Duration = Duration::from_secs(5);
 
 /// What is asked of the updater from inside this process.
 #[derive(Debug)]
@@ -94,6 +85,31 @@ pub(crate) struct UpdaterParts {
     pub(crate) transactions: TransactionLog,
     /// Who is told; nobody if `None`.
     pub(crate) reporter: Option<Reporter>,
+    /// The topics of data, as subscribed to.
+    pub(crate) data_topics: Vec<Topic>,
+    /// Tells the server what we hold.
+    pub(crate) applied: AppliedSender,
+    /// Tells this process what we hold.
+    pub(crate) progress: Progress,
+}
+
+/// Where the store is, for the rest of this process.
+#[derive(Debug, Clone)]
+pub(crate) struct Progress {
+    /// The revision up to which the store holds everything.
+    pub(crate) held: watch::Sender<Option<(Epoch, Revision)>>,
+    /// The same and more, for people.
+    pub(crate) status: watch::Sender<Option<ReplicaStatus>>,
+}
+
+impl Progress {
+    /// Nowhere yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            held: watch::Sender::new(None),
+            status: watch::Sender::new(None),
+        }
+    }
 }
 
 impl std::fmt::Debug for UpdaterParts {
@@ -109,15 +125,8 @@ pub(crate) struct Updater {
     parts: UpdaterParts,
     events: mpsc::Receiver<Event>,
     commands: mpsc::Receiver<Command>,
-    sync: Option<PolicySync>,
-    queue: Queue,
-    bursts: Bursts,
-    polled: Polled,
+    replica: Replica,
     updates: HashMap<u64, UpdateProgress>,
-    next_update: u64,
-    data_waits_until: Option<Instant>,
-    /// Whether data has been written.
-    wrote_data: bool,
     /// What to write again into an engine that lost it.
     record: Option<Record>,
     /// Whether the engine has lost it.
@@ -127,27 +136,19 @@ pub(crate) struct Updater {
     write_is_spoiled: bool,
     /// Whether the failure of policy that lasts has been reported.
     policy_failure_is_told: bool,
-    bundle: Option<Work<Result<PolicyBundle, ServerApiError>>>,
+    bundle: Option<Work<Result<BundleAt, ServerApiError>>>,
     bundle_began: DateTime<Utc>,
-    ready_bundle: Option<Arc<PolicyBundle>>,
+    ready_bundle: Option<BundleAt>,
     fetches: FuturesUnordered<Work<(Seq, Result<Document, Failure>)>>,
     write: Option<Work<Written>>,
-    load: Option<Load>,
-}
-
-/// Loading the data sources, and who waits for the server's answer.
-struct Load {
-    work: Work<Result<DataSourceConfig, ServerApiError>>,
-    reason: &'static str,
+    load: Option<Work<Result<Loaded, ServerApiError>>>,
+    /// Who waits for the server to name our data sources.
     waiting: Vec<oneshot::Sender<Result<(), ServerApiError>>>,
-    attempt: u32,
-    /// Whether it was asked for again while the question was on its way.
-    again: bool,
 }
 
 /// What a finished write was.
 enum Written {
-    Bundle(Arc<PolicyBundle>, Result<(), StoreError>),
+    Bundle(BundleAt, Result<Option<String>, StoreError>),
     Data(Vec<(Seq, StoreChange, Result<(), StoreError>)>),
     Restored(Vec<Result<(), StoreError>>),
 }
@@ -165,7 +166,7 @@ impl std::fmt::Debug for Updater {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Updater")
             .field("parts", &self.parts)
-            .field("sync", &self.sync)
+            .field("replica", &self.replica)
             .finish_non_exhaustive()
     }
 }
@@ -177,16 +178,17 @@ impl Updater {
         events: mpsc::Receiver<Event>,
         commands: mpsc::Receiver<Command>,
     ) -> Self {
-        let directories = parts.interests.directories().to_vec();
+        let replica = Replica::new(ReplicaOptions {
+            interests: parts.interests.clone(),
+            policy: parts.policy,
+            data: parts.data,
+            workers: parts.workers,
+            id_seed: rand::random(),
+            started: (Instant::now(), Utc::now()),
+        });
         Self {
-            sync: parts.policy.then(|| PolicySync::new(directories)),
-            queue: Queue::new(parts.workers),
-            bursts: Bursts::default(),
-            polled: Polled::default(),
+            replica,
             updates: HashMap::new(),
-            next_update: 1,
-            data_waits_until: None,
-            wrote_data: false,
             record: parts.store_is_elsewhere.then(Record::default),
             restore: false,
             engine_is_up: parts.engine_is_up,
@@ -198,6 +200,7 @@ impl Updater {
             fetches: FuturesUnordered::new(),
             write: None,
             load: None,
+            waiting: Vec::new(),
             parts,
             events,
             commands,
@@ -210,7 +213,7 @@ impl Updater {
             // One reading of the clock for both, so that nothing falls due between them.
             let now = Instant::now();
             self.start_work(now);
-            let wake = self.next_wake(now);
+            let wake = self.replica.next_wake(now);
             self.step(wake, &shutdown).await;
         }
         if let Some(write) = self.write.take() {
@@ -220,14 +223,15 @@ impl Updater {
 
     /// Starts everything that may run now.
     fn start_work(&mut self, now: Instant) {
-        if let Some(request) = self.sync.as_mut().and_then(|sync| sync.next_request(now)) {
+        if let Some(request) = self.replica.next_bundle(now) {
             self.bundle_began = Utc::now();
             self.bundle = Some(self.fetch_bundle(request));
         }
-        for entry in self.polled.due(now) {
-            self.poll(entry);
+        if let Some(request) = self.replica.next_load(now) {
+            self.load = Some(self.load(request));
         }
-        while let Some(fetch) = self.queue.next_fetch(now) {
+        self.replica.poll(now);
+        while let Some(fetch) = self.replica.next_fetch(now) {
             let work = self.fetch_document(fetch);
             self.fetches.push(work);
         }
@@ -235,11 +239,55 @@ impl Updater {
             self.write_is_spoiled = false;
             self.write = self.next_write(now);
         }
+        self.tell();
+    }
+
+    /// Tells everyone what is news.
+    fn tell(&mut self) {
+        for news in self.replica.take_news() {
+            self.on_news(news);
+        }
+        if let Some(report) = self.replica.take_report() {
+            self.parts
+                .applied
+                .report(report.epoch, report.applied, report.urgent);
+        }
+        let held = self.replica.held();
+        self.parts.progress.held.send_if_modified(|known| {
+            let is_news = *known != held;
+            *known = held;
+            is_news
+        });
+        let status = Some(self.replica.status());
+        self.parts.progress.status.send_if_modified(|known| {
+            let is_news = *known != status;
+            *known = status;
+            is_news
+        });
+    }
+
+    fn on_news(&mut self, news: News) {
+        match news {
+            News::Update {
+                number,
+                id,
+                callback,
+                entries,
+            } => self.on_update(number, id, callback, entries),
+            News::Invalid {
+                update,
+                id,
+                entry,
+                error,
+            } => self.on_invalid(update, &id, &entry, error),
+            News::Entry(notice) => self.note(notice),
+            News::SourcesNamed { none } => self.parts.transactions.sources_named(none),
+        }
     }
 
     /// Waits for one thing to happen and handles it.
     async fn step(&mut self, wake: Option<Instant>, shutdown: &CancellationToken) {
-        let has_room = self.queue.on_their_way() < MOST_ENTRIES;
+        let has_room = self.replica.has_room();
         tokio::select! {
             () = shutdown.cancelled() => {}
             written = pending(&mut self.write) => {
@@ -250,88 +298,30 @@ impl Updater {
                 self.bundle = None;
                 self.on_bundle(bundle);
             }
-            sources = load_of(&mut self.load) => self.on_sources(sources),
+            loaded = pending(&mut self.load) => {
+                self.load = None;
+                self.on_loaded(loaded);
+            }
             Some((seq, result)) = self.fetches.next() => {
-                let notices = self.queue.fetched(seq, result, Instant::now(), &mut rand::rng());
-                self.note(notices);
+                self.replica.fetched(seq, result, Instant::now(), &mut rand::rng());
             }
             Some(command) = self.commands.recv() => self.on_command(command),
-            Some(event) = self.events.recv(), if has_room => self.on_event(event),
+            Some(event) = self.events.recv(), if has_room => {
+                self.replica.on_event(event, Instant::now(), &mut rand::rng());
+            }
             () = sleep_until(wake) => {}
-        }
-    }
-
-    fn next_wake(&self, now: Instant) -> Option<Instant> {
-        [
-            self.data_waits_until.filter(|at| *at > now),
-            self.queue.next_wake(now),
-            self.polled.next_wake(),
-            self.sync.as_ref().and_then(PolicySync::next_wake),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-    }
-
-    fn on_event(&mut self, event: Event) {
-        match event {
-            Event::Subscribed(_) => {
-                if let Some(sync) = &mut self.sync {
-                    sync.subscribed();
-                }
-                self.load_sources("Initial load", None);
-            }
-            Event::Message { topic, data } => match self.parts.interests.subject(&topic) {
-                Subject::Policy => self.on_announcement(&data),
-                Subject::Data => {
-                    if self.bursts.is_new(&topic, &data, Instant::now()) {
-                        self.on_update(&data);
-                    }
-                }
-            },
-            Event::Disconnected => {}
-        }
-    }
-
-    fn on_announcement(&mut self, data: &Document) {
-        match serde_json::from_str::<PolicyUpdateMessage>(data.text()) {
-            Ok(message) => {
-                let commit = message.new_policy_hash.short();
-                info!(policy.head = commit, "The server announces commit {commit}");
-                if let Some(sync) = &mut self.sync {
-                    sync.announced(&message);
-                }
-            }
-            // Whoever published it, something about the policy is new.
-            Err(error) => {
-                warn!("An announcement of policy cannot be read, asking for it all: {error}");
-                if let Some(sync) = &mut self.sync {
-                    sync.triggered();
-                }
-            }
-        }
-    }
-
-    fn on_update(&mut self, data: &Document) {
-        if !self.parts.data {
-            return;
-        }
-        match serde_json::from_str::<DataUpdate>(data.text()) {
-            Ok(update) => self.take_update(update),
-            Err(error) => {
-                warn!("Ignored an update that cannot be read: {error}");
-            }
         }
     }
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::TriggerPolicy => {
-                if let Some(sync) = &mut self.sync {
-                    sync.triggered();
+            Command::TriggerPolicy => self.replica.trigger_policy(),
+            Command::TriggerData(answer) => {
+                if self.parts.data {
+                    self.waiting.push(answer);
                 }
+                self.replica.trigger_data(Instant::now());
             }
-            Command::TriggerData(answer) => self.load_sources("request from sdk", Some(answer)),
             Command::EngineUp { lost } => {
                 self.engine_is_up = true;
                 self.parts.transactions.engine_up();
@@ -340,10 +330,7 @@ impl Updater {
                     self.restore = true;
                     self.write_is_spoiled = true;
                 }
-                self.queue.retry_now(Instant::now());
-                if let Some(sync) = &mut self.sync {
-                    sync.retry_now();
-                }
+                self.replica.retry_now(Instant::now());
             }
             Command::EngineDown { reason } => {
                 self.engine_is_up = false;
@@ -353,14 +340,6 @@ impl Updater {
         }
     }
 
-    /// The engine cannot be filled from our own record: take everything anew.
-    fn take_everything(&mut self) {
-        if let Some(sync) = &mut self.sync {
-            sync.store_lost();
-        }
-        self.load_sources("policy store rehydration", None);
-    }
-
     fn on_restored(&mut self, outcomes: &[Result<(), StoreError>]) {
         let failed = outcomes.iter().find_map(|outcome| outcome.as_ref().err());
         if let Some(error) = failed {
@@ -368,31 +347,21 @@ impl Updater {
             warn!(
                 "Could not fill the policy engine from our record, taking everything anew: {error}"
             );
-            self.take_everything();
+            self.replica.take_everything(Instant::now());
         } else if self.record.as_ref().is_some_and(Record::is_incomplete) {
             warn!("Too many patches to keep were written, taking everything anew");
-            self.take_everything();
+            self.replica.take_everything(Instant::now());
         } else {
             info!("The policy engine holds again what it held");
             self.parts.transactions.engine_refilled();
         }
-        self.queue.retry_now(Instant::now());
-        if let Some(sync) = &mut self.sync {
-            sync.retry_now();
-        }
+        self.replica.retry_now(Instant::now());
     }
 }
 
 async fn pending<T>(work: &mut Option<Work<T>>) -> T {
     match work {
         Some(work) => work.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn load_of(load: &mut Option<Load>) -> Result<DataSourceConfig, ServerApiError> {
-    match load {
-        Some(load) => (&mut load.work).await,
         None => std::future::pending().await,
     }
 }

@@ -218,7 +218,11 @@ pub struct ResumeArguments {
     /// All topics, exactly as subscribed to.
     pub topics: Vec<Topic>,
     /// Where the client is; nowhere, and a snapshot is what it needs, if none or unreadable.
-    #[serde(default, deserialize_with = "readable_or_none", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "readable_or_none",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub position: Option<Position>,
     /// Who asks, for people.
     #[serde(default)]
@@ -381,7 +385,14 @@ mod tests {
         assert_eq!(text.parse(), Ok(position));
         assert_eq!(text.parse(), Ok(position.at_least()));
         assert_eq!("00000000000000ab:7".parse(), Ok(position.at_least()));
-        for wrong in ["", "7", "ab:7", "00000000000000ab:-7", "00000000000000ab:+7", &format!("{text}:")] {
+        for wrong in [
+            "",
+            "7",
+            "ab:7",
+            "00000000000000ab:-7",
+            "00000000000000ab:+7",
+            &format!("{text}:"),
+        ] {
             assert_eq!(wrong.parse::<Position>(), Err(NotAPosition), "{wrong}");
             assert_eq!(wrong.parse::<AtLeast>(), Err(NotAPosition), "{wrong}");
         }

@@ -263,6 +263,15 @@ impl FeedLog {
         Ok(Appended::New(change))
     }
 
+    /// The change with that revision, if it is still part of the history.
+    pub fn change(&self, scope: &ScopeId, revision: Revision) -> Option<&Arc<Change>> {
+        let history = &self.scopes.get(scope)?.history;
+        let at = history
+            .binary_search_by_key(&revision, |change| change.position.revision)
+            .ok()?;
+        history.get(at)
+    }
+
     /// What someone at `position` of `scope` has missed.
     pub fn since(&self, scope: &ScopeId, position: &Position) -> Since {
         let head = self.head(scope);

@@ -20,6 +20,7 @@ pub mod config;
 pub mod cors;
 pub mod daemon;
 mod errors;
+mod host;
 pub mod http;
 pub mod paths;
 pub mod python;
@@ -32,6 +33,7 @@ pub mod token;
 
 pub use backoff::{Backoff, ConnRetryOptions, WaitStrategy};
 pub use errors::chain;
+pub use host::host_name;
 pub use retry_after::retry_after;
 pub use serve::serve;
 pub use tasks::{BoxError, TaskError, TaskSpawner, Tasks};

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 use opal_protocol::{DataPath, DataSourceEntry, Document, SaveMethod, UpdateId};
 use rand::Rng;
 
+use crate::replica::Place;
+
 /// The place of an entry in the order of publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Seq(u64);
@@ -33,6 +35,8 @@ pub struct Job {
     pub update_id: UpdateId,
     /// Whether it is one of the sources that the server names, and not part of a publish.
     pub is_source: bool,
+    /// Where the ledger keeps it; nowhere if nobody counts on it.
+    pub place: Option<Place>,
     /// The entry as received.
     pub entry: DataSourceEntry,
     /// Where its document goes.
@@ -139,6 +143,8 @@ struct Item {
     rounds: u32,
     /// Whether an outcome has been told.
     told: bool,
+    /// Whether it is dropped once the write that runs has ended: it is part of a newer snapshot.
+    is_forgotten: bool,
 }
 
 #[derive(Debug)]
@@ -250,6 +256,26 @@ impl Queue {
         notices
     }
 
+    /// Forgets every entry: all data is about to be taken anew. Those that are being written are
+    /// dropped once their write has ended, however it ends.
+    pub fn forget_all(&mut self) -> Vec<Notice> {
+        let mut forgotten = Vec::new();
+        for (seq, item) in &mut self.items {
+            match item.state {
+                State::Writing(_) => item.is_forgotten = true,
+                _ => forgotten.push(*seq),
+            }
+        }
+        forgotten
+            .into_iter()
+            .filter_map(|seq| {
+                let was_written = self.items.get(&seq).is_some_and(Item::is_written);
+                let notice = self.take(seq, Outcome::Replaced);
+                notice.filter(|_| !was_written)
+            })
+            .collect()
+    }
+
     /// Adds an entry behind all others. Older entries that wait to fetch the same source for the
     /// same place are replaced by it.
     pub fn push(&mut self, job: Job) -> Vec<Notice> {
@@ -275,6 +301,7 @@ impl Queue {
             state,
             rounds: 0,
             told: false,
+            is_forgotten: false,
         };
         self.items.insert(seq, item);
         self.forget_kept();
@@ -479,6 +506,14 @@ impl Queue {
                 continue;
             };
             let document = document.clone();
+            if item.is_forgotten {
+                let outcome = match outcome {
+                    Ok(()) => Outcome::Written { document },
+                    Err(_) => Outcome::Replaced,
+                };
+                notices.extend(self.take(seq, outcome));
+                continue;
+            }
             match outcome {
                 Ok(()) => {
                     item.state = State::Written(document.clone());

@@ -10,7 +10,7 @@ use crate::server_api::{ServerApi, ServerApiError};
 /// Asks for the sources. Redirects are followed.
 pub(crate) async fn fetch(api: &ServerApi) -> Result<DataSourceConfig, ServerApiError> {
     let url = api.data_sources_url().clone();
-    api.get_json(&url, false).await
+    api.get_json(&url).await
 }
 
 /// The sources that are loaded again and again. No clock: times are passed in.

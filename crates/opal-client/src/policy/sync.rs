@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use opal_protocol::{CommitHash, PolicyUpdateMessage, RepoPath};
+use opal_protocol::{AtLeast, CommitHash, PolicyUpdateMessage, RepoPath};
 use rand::Rng;
 
 use crate::data::queue::round_pause;
@@ -19,6 +19,8 @@ pub struct BundleRequest {
     pub directories: Vec<RepoPath>,
     /// The commit to start from; everything if none.
     pub base: Option<CommitHash>,
+    /// Where the server has to be for its answer to count.
+    pub at_least: Option<AtLeast>,
 }
 
 /// What we want beyond the request that runs, from least to most.
@@ -41,6 +43,8 @@ pub struct PolicySync {
     retry_at: Option<Instant>,
     /// Whether the first bundle was applied, or a first round of trying ended.
     settled: bool,
+    /// Where the server has to be for a bundle of it to count.
+    at_least: Option<AtLeast>,
 }
 
 impl PolicySync {
@@ -54,7 +58,31 @@ impl PolicySync {
             failed_rounds: 0,
             retry_at: None,
             settled: false,
+            at_least: None,
         }
+    }
+
+    /// The store holds `commit` from before we started.
+    pub fn restored(&mut self, commit: CommitHash) {
+        self.applied = Some(commit);
+        self.settled = true;
+    }
+
+    /// The commit that the store holds.
+    pub fn applied(&self) -> Option<&CommitHash> {
+        self.applied.as_ref()
+    }
+
+    /// From now on bundles count only if the server is there; without a feed there is no telling.
+    pub fn needs(&mut self, at_least: Option<AtLeast>) {
+        self.at_least = at_least;
+    }
+
+    /// Everything is to be taken anew, not before `at`: data waits for it, as at the start.
+    pub fn begin_snapshot(&mut self, at: Instant) {
+        self.settled = false;
+        self.wants(Want::Everything);
+        self.retry_at = Some(at);
     }
 
     /// Whether the first attempt is over, one way or the other: data may be written.
@@ -67,15 +95,18 @@ impl PolicySync {
         self.wants(Want::SinceApplied);
     }
 
-    /// The server announced a commit.
-    pub fn announced(&mut self, message: &PolicyUpdateMessage) {
+    /// The server announced a commit. Whether a bundle is needed for it.
+    pub fn announced(&mut self, message: &PolicyUpdateMessage) -> bool {
         if message.old_policy_hash == message.new_policy_hash {
             // "Take everything": the source is new, though the commit may be one that we hold.
             self.wants(Want::Everything);
         } else if self.running.is_some() || self.applied.as_ref() != Some(&message.new_policy_hash)
         {
             self.wants(Want::SinceApplied);
+        } else {
+            return self.want != Want::Nothing;
         }
+        true
     }
 
     /// Someone asks for a complete bundle.
@@ -111,6 +142,7 @@ impl PolicySync {
         Some(BundleRequest {
             directories: self.directories.clone(),
             base,
+            at_least: self.at_least,
         })
     }
 

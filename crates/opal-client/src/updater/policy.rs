@@ -1,10 +1,9 @@
 //! The updater's part for policy: fetches bundles and notes what came of them.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use opal_protocol::{CommitHash, DataUpdateReport, PolicyBundle, UpdateCallback};
+use opal_protocol::{CommitHash, DataUpdateReport, Position, UpdateCallback};
 use serde_json::{Map, Value};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
@@ -13,14 +12,14 @@ use super::writes::error_data;
 use super::{Updater, Work};
 use crate::policy::sync::BundleRequest;
 use crate::policy_store::StoreError;
-use crate::server_api::ServerApiError;
+use crate::server_api::{BundleAt, ServerApiError};
 use opal_runtime::chain;
 
 impl Updater {
     pub(super) fn fetch_bundle(
         &self,
         request: BundleRequest,
-    ) -> Work<Result<PolicyBundle, ServerApiError>> {
+    ) -> Work<Result<BundleAt, ServerApiError>> {
         let api = self.parts.api.clone();
         let retry = self.parts.policy_retry.clone();
         async move {
@@ -47,9 +46,9 @@ impl Updater {
         .boxed()
     }
 
-    pub(super) fn on_bundle(&mut self, bundle: Result<PolicyBundle, ServerApiError>) {
+    pub(super) fn on_bundle(&mut self, bundle: Result<BundleAt, ServerApiError>) {
         match bundle {
-            Ok(bundle) => self.ready_bundle = Some(Arc::new(bundle)),
+            Ok(bundle) => self.ready_bundle = Some(bundle),
             Err(error) => {
                 let asked = error.retry_after();
                 let error = chain(&error);
@@ -59,15 +58,15 @@ impl Updater {
                 self.parts
                     .transactions
                     .policy_unfetched(&id, remote, &error);
-                self.policy_failed(asked, &error);
+                self.policy_failed(asked, false, &error);
             }
         }
     }
 
-    fn policy_failed(&mut self, asked: Option<Duration>, error: &str) {
-        if let Some(sync) = &mut self.sync {
-            sync.failed(asked, Instant::now(), &mut rand::rng());
-        }
+    fn policy_failed(&mut self, asked: Option<Duration>, applied_in_part: bool, error: &str) {
+        let now = Instant::now();
+        self.replica
+            .bundle_failed(error, asked, applied_in_part, now, &mut rand::rng());
         // Told once, however often it is tried again.
         if !std::mem::replace(&mut self.policy_failure_is_told, true) {
             self.report_policy(None, error_data(error));
@@ -76,15 +75,16 @@ impl Updater {
 
     pub(super) fn on_bundle_written(
         &mut self,
-        bundle: &PolicyBundle,
-        outcome: Result<(), StoreError>,
+        written: BundleAt,
+        outcome: Result<Option<String>, StoreError>,
     ) {
+        let bundle = written.bundle;
         let commit = &bundle.hash;
         let remote = self.parts.api.policy_url();
         match outcome {
-            Ok(()) => {
+            Ok(digest) => {
                 if let Some(record) = &mut self.record {
-                    record.bundle_applied(bundle);
+                    record.bundle_applied(&bundle);
                     self.parts.landmark.send_replace(record.any_policy());
                 }
                 info!(
@@ -95,7 +95,10 @@ impl Updater {
                 self.parts
                     .transactions
                     .policy_succeeded(commit, remote, self.bundle_began);
-                self.policy_succeeded(commit.clone(), !bundle.is_diff());
+                if let Some(digest) = digest {
+                    self.replica.policies_are(commit.clone(), digest);
+                }
+                self.policy_succeeded(commit.clone(), !bundle.is_diff(), written.position);
             }
             Err(error) => {
                 let mut text = chain(&error);
@@ -110,25 +113,22 @@ impl Updater {
                     .transactions
                     .policy_refused(commit, remote, &error, self.bundle_began);
                 // What is not in this process takes bundles module by module.
-                if let Some(sync) = self.sync.as_mut().filter(|_| self.record.is_some()) {
-                    sync.applied_in_part();
-                }
-                self.policy_failed(None, &text);
+                let in_part = self.parts.store_is_elsewhere;
+                self.policy_failed(None, in_part, &text);
             }
         }
     }
 
-    fn policy_succeeded(&mut self, commit: CommitHash, is_complete: bool) {
-        let late = is_complete && self.wrote_data;
+    fn policy_succeeded(
+        &mut self,
+        commit: CommitHash,
+        is_complete: bool,
+        position: Option<Position>,
+    ) {
         self.policy_failure_is_told = false;
-        if let Some(sync) = &mut self.sync {
-            sync.succeeded(commit.clone());
-        }
-        self.data_waits_until = None;
-        if late {
-            // A complete bundle writes its static data over what updates had put there.
-            self.load_sources("policy store rehydration", None);
-        }
+        let now = Instant::now();
+        self.replica
+            .bundle_applied(commit.clone(), is_complete, position, now);
         self.report_policy(Some(commit), Map::new());
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::FutureExt;
+use opal_protocol::policy::policy_digest;
 use opal_protocol::report::report_hash;
 use opal_protocol::{
     DataEntryReport, DataSourceEntry, DataUpdateReport, Document, PatchOperation, RedactedUrl,
@@ -15,8 +16,7 @@ use tracing::warn;
 use super::{Updater, Work, Written};
 use crate::data::queue::{Failure, Notice, Outcome, Retry, Seq, Write};
 use crate::fetch::FetchError;
-use crate::policy::sync::PolicySync;
-use crate::policy_store::{StoreChange, StoreError};
+use crate::policy_store::{PolicyStore, StoreChange, StoreError};
 use crate::record::Record;
 use opal_runtime::chain;
 
@@ -32,29 +32,30 @@ impl Updater {
                     let restored = async move { Written::Restored(store.apply(changes).await) };
                     return Some(restored.boxed());
                 }
-                None => self.take_everything(),
+                None => self.replica.take_everything(now),
             }
         }
         let store = Arc::clone(&self.parts.store);
         if let Some(bundle) = self.ready_bundle.take() {
             return Some(
                 async move {
-                    let change = StoreChange::Bundle(Arc::clone(&bundle));
+                    let change = StoreChange::Bundle(Arc::new(bundle.bundle.clone()));
                     let outcome = store.apply(vec![change]).await.pop();
-                    Written::Bundle(bundle, outcome.unwrap_or(Ok(())))
+                    let outcome = match outcome.unwrap_or(Ok(())) {
+                        // Without a feed nobody asks for it.
+                        Ok(()) if bundle.position.is_some() => Ok(digest_of(&*store).await),
+                        Ok(()) => Ok(None),
+                        Err(error) => Err(error),
+                    };
+                    Written::Bundle(bundle, outcome)
                 }
                 .boxed(),
             );
-        }
-        let settled = self.sync.as_ref().is_none_or(PolicySync::is_settled);
-        if !settled && self.data_waits_until.is_none_or(|until| until > now) {
-            return None;
         }
         let changes = self.next_changes(now);
         if changes.is_empty() {
             return None;
         }
-        self.wrote_data = true;
         let (seqs, batch): (Vec<Seq>, Vec<StoreChange>) = changes.into_iter().unzip();
         Some(
             async move {
@@ -70,12 +71,11 @@ impl Updater {
     /// The next changes of data. What is no change at all is refused, and may let others go on.
     fn next_changes(&mut self, now: Instant) -> Vec<(Seq, StoreChange)> {
         loop {
-            let (changes, refused) = changes(self.queue.next_batch());
+            let (changes, refused) = changes(self.replica.next_batch(now));
             if refused.is_empty() {
                 return changes;
             }
-            let notices = self.queue.written(refused, now, &mut rand::rng());
-            self.note(notices);
+            self.replica.written(refused, now, &mut rand::rng());
             if !changes.is_empty() {
                 return changes;
             }
@@ -84,7 +84,7 @@ impl Updater {
 
     pub(super) fn on_written(&mut self, written: Written) {
         match written {
-            Written::Bundle(bundle, outcome) => self.on_bundle_written(&bundle, outcome),
+            Written::Bundle(bundle, outcome) => self.on_bundle_written(bundle, outcome),
             Written::Restored(outcomes) => self.on_restored(&outcomes),
             Written::Data(written) => {
                 let mut outcomes = Vec::with_capacity(written.len());
@@ -96,62 +96,49 @@ impl Updater {
                     let outcome = outcome.map_err(|error| store_failure(&error, spoiled));
                     outcomes.push((seq, outcome));
                 }
-                let notices = self
-                    .queue
+                self.replica
                     .written(outcomes, Instant::now(), &mut rand::rng());
-                self.note(notices);
             }
         }
     }
 
-    pub(super) fn note(&mut self, notices: Vec<Notice>) {
-        for notice in notices {
-            let Notice {
-                job,
-                outcome,
-                repeated,
-                ..
-            } = notice;
-            // Only reports show hashes, and only of a first outcome.
-            let hashes = self.parts.reporter.is_some() && !repeated;
-            let hash = |document: Document| {
-                let inline = job.entry.data.is_some();
-                match hashes {
-                    true => Fetched::Hashed(report_hash(&document, job.method, inline)),
-                    false => Fetched::Yes,
+    pub(super) fn note(&mut self, notice: Notice) {
+        let Notice {
+            job,
+            outcome,
+            repeated,
+        } = notice;
+        // Only reports show hashes, and only of a first outcome.
+        let hashes = self.parts.reporter.is_some() && !repeated;
+        let hash = |document: Document| {
+            let inline = job.entry.data.is_some();
+            match hashes {
+                true => Fetched::Hashed(report_hash(&document, job.method, inline)),
+                false => Fetched::Yes,
+            }
+        };
+        let settled = match outcome {
+            Outcome::Written { document } => Settled {
+                error: None,
+                refused: false,
+                fetched: hash(document),
+            },
+            Outcome::Failing { error, document } => {
+                Settled::failing(error, document.map_or(Fetched::No, hash))
+            }
+            Outcome::Refused {
+                error, document, ..
+            } => Settled::refused(error, document.map_or(Fetched::No, hash)),
+            Outcome::Replaced => {
+                self.parts.transactions.entry_replaced(&job.entry);
+                let settled = Settled::refused("a newer entry took its place".into(), Fetched::No);
+                if !repeated {
+                    self.settle_report(job.update, &job.entry, &settled);
                 }
-            };
-            let settled = match outcome {
-                Outcome::Written { document } => Settled {
-                    error: None,
-                    refused: false,
-                    fetched: hash(document),
-                },
-                Outcome::Failing { error, document } => {
-                    Settled::failing(error, document.map_or(Fetched::No, hash))
-                }
-                Outcome::Refused {
-                    error,
-                    document,
-                    unknown,
-                } => {
-                    if unknown {
-                        self.load_sources("policy store rehydration", None);
-                    }
-                    Settled::refused(error, document.map_or(Fetched::No, hash))
-                }
-                Outcome::Replaced => {
-                    self.parts.transactions.entry_replaced(&job.entry);
-                    let settled =
-                        Settled::refused("a newer entry took its place".into(), Fetched::No);
-                    if !repeated {
-                        self.settle_report(job.update, &job.entry, &settled);
-                    }
-                    continue;
-                }
-            };
-            self.settle(job.update, &job.update_id, &job.entry, &settled, !repeated);
-        }
+                return;
+            }
+        };
+        self.settle(job.update, &job.update_id, &job.entry, &settled, !repeated);
     }
 
     /// Logs the outcome of an entry, and reports it if it is the first or a final one.
@@ -231,6 +218,18 @@ impl Updater {
             user_data,
         };
         reporter.report(report, progress.callback);
+    }
+}
+
+/// The digest of the policies in the engine; none if it does not say.
+async fn digest_of(store: &dyn PolicyStore) -> Option<String> {
+    match store.policies().await {
+        Ok(policies) => Some(policy_digest(&policies)),
+        Err(error) => {
+            let error = chain(&error);
+            warn!("Could not ask the engine for its policies: {error}");
+            None
+        }
     }
 }
 

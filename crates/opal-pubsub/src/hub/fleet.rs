@@ -1,12 +1,15 @@
 //! What a server can say about its clients: who they are, where they are, what went wrong.
 
 use std::fmt;
+use std::time::Instant;
 
 use opal_protocol::feed::FailingEntry;
-use opal_protocol::{AtLeast, CommitHash, ScopeId, Topic};
+use opal_protocol::{AtLeast, CommitHash, Position, ScopeId, Topic};
 use serde::{Deserialize, Serialize};
 
-use super::SubscriberId;
+use super::follower::Follower;
+use super::timeline::Timeline;
+use super::{Peer, SubscriberId};
 
 /// One client, as people and programs see it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -124,4 +127,95 @@ pub struct ReportedPolicies {
     pub commit: CommitHash,
     /// Their digest, as [`policy_digest`](opal_protocol::policy::policy_digest) makes it.
     pub digest: String,
+}
+
+/// What is to be known of a scope to look at its clients.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment<'s> {
+    pub(super) head: Position,
+    pub(super) timeline: &'s Timeline,
+    pub(super) now: Instant,
+}
+
+impl Follower {
+    /// What people see of it.
+    pub(super) fn view(&self, peer: &Peer, since: Instant, moment: &Moment<'_>) -> ClientView {
+        let (lag_changes, lag_is_more) = self.outstanding.count();
+        let position = self.position(moment.head.revision);
+        let behind_since = self.behind_since(moment.timeline);
+        let seconds = |since: Instant| moment.now.duration_since(since).as_secs_f64();
+        let named = (!self.info.host.is_empty()).then(|| self.info.host.clone());
+        ClientView {
+            id: self.key.id.to_string(),
+            host: named.or_else(|| peer.host.clone()),
+            version: self.info.version.clone(),
+            scope: self.key.scope.clone(),
+            topics: self.topics.clone(),
+            mode: ClientMode::Feed,
+            state: self.state(behind_since.is_some()),
+            position: position.map(|revision| AtLeast {
+                epoch: moment.head.epoch,
+                revision,
+            }),
+            lag_changes,
+            lag_is_more,
+            lag_seconds: behind_since.map_or(0.0, seconds),
+            failing: self.failing.clone(),
+            commit: self.policies().and_then(|held| held.commit.clone()),
+            digest: self.policies().and_then(|held| held.digest.clone()),
+            drift: self.has_drifted(),
+            connected_since: Some(seconds(since)),
+            lost_since: None,
+        }
+    }
+
+    fn state(&self, is_behind: bool) -> ClientState {
+        if !self.failing.is_empty() {
+            ClientState::Failing
+        } else if self.is_in_snapshot() {
+            ClientState::Snapshot
+        } else if is_behind {
+            ClientState::Behind
+        } else {
+            ClientState::Current
+        }
+    }
+
+    /// Since when it has not held something that it was told, or started from.
+    fn behind_since(&self, timeline: &Timeline) -> Option<Instant> {
+        if !self.has_reached_its_start() {
+            return Some(self.resumed_at);
+        }
+        let told = timeline.told_at(self.oldest_outstanding()?);
+        // What was replayed was told when it was replayed.
+        Some(told.map_or(self.resumed_at, |told| told.max(self.resumed_at)))
+    }
+}
+
+/// What people see of a connection in the released way.
+pub(super) fn released_view(
+    peer: &Peer,
+    topics: &[Topic],
+    since: Instant,
+    now: Instant,
+) -> ClientView {
+    ClientView {
+        id: peer.name().to_owned(),
+        host: peer.host.clone(),
+        version: String::new(),
+        scope: ScopeId::default(),
+        topics: topics.to_vec(),
+        mode: ClientMode::Released,
+        state: ClientState::Current,
+        position: None,
+        lag_changes: 0,
+        lag_is_more: false,
+        lag_seconds: 0.0,
+        failing: Vec::new(),
+        commit: None,
+        digest: None,
+        drift: false,
+        connected_since: Some(now.duration_since(since).as_secs_f64()),
+        lost_since: None,
+    }
 }

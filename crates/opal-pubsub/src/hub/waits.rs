@@ -1,100 +1,223 @@
-//! Who waits to hear that a change was applied, and by whom.
+//! Who waits to hear that a change was applied. Knows clients by id only; the hub says how they
+//! stand.
 
-use std::fmt;
-use std::str::FromStr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
+use opal_protocol::{Revision, ScopeId};
 
-/// Whose confirmation ends a wait.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WaitTarget {
-    /// Every client that the change concerns.
-    All,
-    /// So many of a hundred.
-    Percent(u8),
-    /// The client with this id.
-    Client(String),
-}
-
-/// Text that names no target of a wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not something to wait for; expected `all`, `N%` with N from 1 to 100, or `client=ID`")]
-pub struct NotAWaitTarget;
-
-impl FromStr for WaitTarget {
-    type Err = NotAWaitTarget;
-
-    fn from_str(text: &str) -> Result<Self, NotAWaitTarget> {
-        if text == "all" {
-            return Ok(Self::All);
-        }
-        if let Some(id) = text.strip_prefix("client=") {
-            let named = (!id.is_empty()).then(|| Self::Client(id.to_owned()));
-            return named.ok_or(NotAWaitTarget);
-        }
-        let digits = text.strip_suffix('%').ok_or(NotAWaitTarget)?;
-        if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(NotAWaitTarget);
-        }
-        match digits.parse() {
-            Ok(percent @ 1..=100) => Ok(Self::Percent(percent)),
-            _ => Err(NotAWaitTarget),
-        }
-    }
-}
-
-impl fmt::Display for WaitTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All => f.write_str("all"),
-            Self::Percent(percent) => write!(f, "{percent}%"),
-            Self::Client(id) => write!(f, "client={id}"),
-        }
-    }
-}
-
-/// What became of a wait. Each list is sorted by client id.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WaitOutcome {
-    /// Whether those who were waited for have applied it.
-    pub met: bool,
-    /// Clients whose engines hold the change.
-    pub applied: Vec<String>,
-    /// Clients that are connected and do not hold it, and why.
-    pub missing: Vec<Missing>,
-    /// Clients that lost their connection shortly before or during the wait.
-    pub disconnected: Vec<String>,
-    /// Released clients, which were told and cannot say what became of it.
-    pub unconfirmed: Vec<String>,
-}
-
-/// A client that does not hold a change.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Missing {
-    /// Its id.
-    pub client: String,
-    /// Why not.
-    pub reason: String,
-}
+use super::follower::{ClientKey, Standing};
+use super::wait_target::{Missing, WaitOutcome, WaitTarget};
 
 /// One wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WaitId(pub u64);
+pub struct WaitId(u64);
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// All waits.
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    started: u64,
+    open: BTreeMap<WaitId, Wait>,
+    deadlines: BTreeSet<(Instant, WaitId)>,
+    finished: Vec<(WaitId, WaitOutcome)>,
+}
 
-    #[test]
-    fn a_target_is_all_a_share_or_one_client_and_nothing_else() {
-        for text in ["all", "1%", "50%", "100%", "client=a b"] {
-            let target: WaitTarget = text.parse().unwrap();
-            assert_eq!(target.to_string(), text);
+/// What is waited for.
+#[derive(Debug)]
+pub(super) struct WaitFor {
+    pub(super) scope: ScopeId,
+    pub(super) revision: Revision,
+    pub(super) target: WaitTarget,
+    pub(super) deadline: Instant,
+}
+
+/// Whom a change concerns.
+#[derive(Debug, Default)]
+pub(super) struct Concerned {
+    pub(super) clients: BTreeMap<Arc<str>, Progress>,
+    pub(super) unconfirmed: BTreeSet<Arc<str>>,
+}
+
+/// A wait that is not over. Its clients are fixed from the beginning.
+#[derive(Debug)]
+struct Wait {
+    what: WaitFor,
+    concerned: Concerned,
+    /// How many of the clients have applied it, and how many still may.
+    applied: usize,
+    open: usize,
+}
+
+/// What is known of one client of a wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// It is connected.
+    Connected(Standing),
+    /// It is not, and may come back.
+    Lost,
+    /// It is not, and is not expected any more.
+    Gone,
+    /// It is none of those whom the change concerns; the text says why.
+    Absent(&'static str),
+}
+
+impl Waits {
+    /// Starts a wait, which may be over at once.
+    pub(super) fn start(&mut self, what: WaitFor, concerned: Concerned, now: Instant) -> WaitId {
+        self.started += 1;
+        let id = WaitId(self.started);
+        let wait = Wait::new(what, concerned);
+        if wait.is_over() || wait.what.deadline <= now {
+            self.finished.push((id, wait.outcome()));
+        } else {
+            self.deadlines.insert((wait.what.deadline, id));
+            self.open.insert(id, wait);
         }
-        for wrong in [
-            "", "All", "0%", "101%", "%", "+5%", "5", "-1%", "client=", "1000%",
-        ] {
-            assert_eq!(wrong.parse::<WaitTarget>(), Err(NotAWaitTarget), "{wrong}");
+        id
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// The revisions of `scope` that somebody waits for.
+    pub(super) fn revisions(&self, scope: &ScopeId) -> BTreeSet<Revision> {
+        let waits = self.open.values().filter(|wait| wait.what.scope == *scope);
+        waits.map(|wait| wait.what.revision).collect()
+    }
+
+    /// Notes news of a client. `progress` says how it stands to a revision.
+    pub(super) fn note(&mut self, key: &ClientKey, progress: impl Fn(Revision) -> Progress) {
+        let mut over = Vec::new();
+        for (id, wait) in &mut self.open {
+            if wait.what.scope == key.scope && wait.note(&key.id, &progress) && wait.is_over() {
+                over.push(*id);
+            }
         }
+        over.into_iter().for_each(|id| self.finish(id));
+    }
+
+    /// Ends the waits whose time is over.
+    pub(super) fn expire(&mut self, now: Instant) {
+        while let Some((deadline, id)) = self.deadlines.first().copied()
+            && deadline <= now
+        {
+            self.finish(id);
+        }
+    }
+
+    /// When the next one ends at the latest.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Forgets a wait.
+    pub(super) fn cancel(&mut self, id: WaitId) {
+        if let Some(wait) = self.open.remove(&id) {
+            self.deadlines.remove(&(wait.what.deadline, id));
+        }
+    }
+
+    /// Those that ended since this was last asked.
+    pub(super) fn finished(&mut self) -> Vec<(WaitId, WaitOutcome)> {
+        std::mem::take(&mut self.finished)
+    }
+
+    fn finish(&mut self, id: WaitId) {
+        if let Some(wait) = self.open.remove(&id) {
+            self.deadlines.remove(&(wait.what.deadline, id));
+            self.finished.push((id, wait.outcome()));
+        }
+    }
+}
+
+impl Wait {
+    fn new(what: WaitFor, concerned: Concerned) -> Self {
+        let count = |what: fn(&Progress) -> bool| {
+            let clients = concerned.clients.values();
+            clients.filter(|progress| what(progress)).count()
+        };
+        Self {
+            what,
+            applied: count(Progress::is_applied),
+            open: count(Progress::is_open),
+            concerned,
+        }
+    }
+
+    /// Notes news of a client; returns whether there was any.
+    fn note(&mut self, client: &Arc<str>, progress: impl Fn(Revision) -> Progress) -> bool {
+        let Some(known) = self.concerned.clients.get_mut(client) else {
+            return false;
+        };
+        // What was applied stays applied, whatever becomes of the client.
+        if known.is_applied() {
+            return false;
+        }
+        self.open -= usize::from(known.is_open());
+        *known = progress(self.what.revision);
+        self.open += usize::from(known.is_open());
+        self.applied += usize::from(known.is_applied());
+        true
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_met() || self.open == 0
+    }
+
+    fn is_met(&self) -> bool {
+        let clients = self.concerned.clients.len();
+        match self.what.target {
+            WaitTarget::All => self.applied == clients,
+            WaitTarget::Percent(percent) => self.applied * 100 >= usize::from(percent) * clients,
+            // One that was asked for by name has to say so itself.
+            WaitTarget::Client(_) => self.applied > 0,
+        }
+    }
+
+    fn outcome(self) -> WaitOutcome {
+        let mut outcome = WaitOutcome {
+            met: self.is_met(),
+            unconfirmed: self
+                .concerned
+                .unconfirmed
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            ..WaitOutcome::default()
+        };
+        for (id, progress) in self.concerned.clients {
+            let client = id.to_string();
+            let reason = match progress {
+                Progress::Connected(Standing::Applied) => {
+                    outcome.applied.push(client);
+                    continue;
+                }
+                Progress::Lost | Progress::Gone => {
+                    outcome.disconnected.push(client);
+                    continue;
+                }
+                Progress::Connected(Standing::Failed(error) | Standing::Pending(Some(error))) => {
+                    error
+                }
+                Progress::Connected(Standing::Pending(None)) => "not applied yet".to_owned(),
+                Progress::Absent(why) => why.to_owned(),
+            };
+            outcome.missing.push(Missing { client, reason });
+        }
+        outcome
+    }
+}
+
+impl Progress {
+    fn is_applied(&self) -> bool {
+        matches!(self, Self::Connected(Standing::Applied))
+    }
+
+    /// Whether it may still become "applied".
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Connected(Standing::Pending(_)) | Self::Lost)
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use opal_protocol::{Revision, ScopeId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{Command, WaitRequest};
-use crate::hub::{Hub, SubscriberId, WaitId, WaitOutcome};
+use crate::hub::{Delivery, Hub, SubscriberId, WaitId, WaitOutcome};
 
 /// The task that owns the [`Hub`].
 #[derive(Debug)]
@@ -90,7 +91,9 @@ impl HubTask {
                 wait,
                 answer,
             } => {
-                let published = self.hub.publish(&scope, None, draft, except, now);
+                let confirm = wait.is_some();
+                let delivery = Delivery { except, confirm };
+                let published = self.hub.publish(&scope, None, draft, delivery, now);
                 if let (Ok(published), Some(wait)) = (&published, wait) {
                     let revision = published.appended.position().revision;
                     self.wait(&scope, revision, wait, now);
@@ -134,13 +137,7 @@ impl HubTask {
         }
     }
 
-    fn wait(
-        &mut self,
-        scope: &opal_protocol::ScopeId,
-        revision: opal_protocol::Revision,
-        wait: WaitRequest,
-        now: Instant,
-    ) {
+    fn wait(&mut self, scope: &ScopeId, revision: Revision, wait: WaitRequest, now: Instant) {
         let id = self
             .hub
             .wait(scope, revision, wait.target, wait.timeout, now);

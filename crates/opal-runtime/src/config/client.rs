@@ -96,6 +96,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new("DEFAULT_UPDATE_CALLBACKS", Kind::Model(&model::CALLBACKS), "Where reports are sent.").or(CALLBACKS).works(),
     bool("OPA_HEALTH_CHECK_POLICY_ENABLED", "Keep a policy in OPA that says whether it is ready.").or("false"),
     text("OPA_HEALTH_CHECK_TRANSACTION_LOG_PATH", "Where OPA keeps its transactions.").or("system/opal/transactions").never("unused upstream too"),
+    text("CLIENT_ID", "Who this client is in the server's view of its clients; made for each process if unset.").ours().works(),
     text("STORE_BACKUP_PATH", "File that data is saved to.").or("/opal/backup/opa.json"),
     int("STORE_BACKUP_INTERVAL", "Seconds between saves.").or("60"),
     bool("OFFLINE_MODE_ENABLED", "Start from saved data if the server is away.").or("false"),

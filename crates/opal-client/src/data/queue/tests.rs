@@ -32,6 +32,7 @@ impl Bench {
             update: 0,
             update_id: "u".into(),
             is_source: !inline,
+            place: None,
             entry,
             path: DataPath::parse(path).unwrap(),
             method,
