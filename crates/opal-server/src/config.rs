@@ -16,6 +16,9 @@ use crate::policy::{GitSettings, Selection};
 /// How long a local git operation may take, and how long a remote may be silent.
 const GIT_OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How often what clients report is compared with what they should hold.
+const DRIFT_CHECK: Duration = Duration::from_secs(10);
+
 /// Everything that a server is told.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
@@ -39,6 +42,8 @@ pub struct ServerConfig {
     pub feed: FeedConfig,
     /// How patient we are with connections; no setting says otherwise.
     pub connections: SessionLimits,
+    /// How often what clients report is compared with what they should hold; no setting says otherwise.
+    pub drift_check: Duration,
     /// How long running requests and connections may take to end.
     pub shutdown_grace: Duration,
 }
@@ -98,6 +103,7 @@ impl ServerConfig {
             data: DataConfig::read(&mut reader),
             feed: FeedConfig::read(&mut reader),
             connections: SessionLimits::default(),
+            drift_check: DRIFT_CHECK,
             shutdown_grace: reader.get::<Seconds>("SHUTDOWN_GRACE_SECONDS").0,
         };
         reader.finish((config, log))

@@ -17,29 +17,29 @@ use tracing::{debug, warn};
 
 use crate::policy::PolicyRepo;
 
-/// How often reports are looked at.
-const EVERY: Duration = Duration::from_secs(10);
-
 /// The task that compares.
 #[derive(Debug)]
 pub(crate) struct DriftCheck {
     publisher: Publisher,
     repo: PolicyRepo,
+    every: Duration,
     seen: Seen,
 }
 
 impl DriftCheck {
-    pub(crate) fn new(publisher: Publisher, repo: PolicyRepo) -> Self {
+    /// A check of all reports, `every` so often, against what is in `repo`.
+    pub(crate) fn new(publisher: Publisher, repo: PolicyRepo, every: Duration) -> Self {
         Self {
             publisher,
             repo,
+            every,
             seen: Seen::default(),
         }
     }
 
     /// Runs until `shutdown`, or until the hub is gone.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
-        let mut ticks = interval(EVERY);
+        let mut ticks = interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let checks = async {
             loop {

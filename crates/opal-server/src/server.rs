@@ -102,7 +102,8 @@ impl Server {
         let shutdown = tasks.shutdown().clone();
         tasks.spawn("hub", hub.run(shutdown.clone()));
         if let (Some(watcher), Some(policy)) = (watcher, &app.policy) {
-            let drift = DriftCheck::new(app.publisher.clone(), policy.repo.clone());
+            let every = app.config.drift_check;
+            let drift = DriftCheck::new(app.publisher.clone(), policy.repo.clone(), every);
             tasks.spawn("policy-watcher", watcher.run(shutdown.clone()));
             tasks.spawn("drift-check", drift.run(shutdown));
         }

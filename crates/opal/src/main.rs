@@ -37,7 +37,7 @@ enum Command {
     /// Run server, client and engine for a policy repository of your own.
     Up(up::Options),
     /// Publish a data update through a server, and see who applied it.
-    Publish(publish::Options),
+    Publish(Box<publish::Options>),
     /// Show which client of a server holds what, the worst first.
     Status(status::Options),
     /// The embedded policy engine alone.
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         match arguments.command {
             Command::Demo(options) => demo::run(options).await,
             Command::Up(options) => up::run(options).await,
-            Command::Publish(options) => publish::run(options).await,
+            Command::Publish(options) => publish::run(*options).await,
             Command::Status(options) => status::run(options).await,
             Command::Engine(command) => engine::run(command).await,
         }

@@ -10,6 +10,7 @@
 mod bad_peers;
 mod data;
 mod documented;
+mod durable;
 mod fleet;
 mod peer;
 mod policy_api;
@@ -19,5 +20,6 @@ mod recorded;
 mod refresh;
 mod security;
 mod support;
+mod waiting;
 mod webhook;
 mod websocket;
