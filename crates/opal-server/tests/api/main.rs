@@ -12,6 +12,7 @@ mod data;
 mod documented;
 mod durable;
 mod fleet;
+mod feed;
 mod peer;
 mod policy_api;
 mod publishing;
