@@ -63,7 +63,9 @@ async fn what_is_published_shows_in_exit_code_and_status() -> anyhow::Result<()>
     })
     .await?;
     let opal = async |arguments: &[&str]| {
-        let spec = ProcessSpec::new("opal", binaries::ours("opal")?, directory.path());
+        // Output is added to the file of the name.
+        let place = tempfile::tempdir_in(directory.path())?;
+        let spec = ProcessSpec::new("opal", binaries::ours("opal")?, place.path());
         let url = [("OPAL_SERVER_URL".to_owned(), url.clone())];
         let spec = spec.settings(url).arguments(arguments);
         spec.output(wait::LIMIT).await
@@ -103,8 +105,9 @@ async fn what_is_published_shows_in_exit_code_and_status() -> anyhow::Result<()>
         "{missing:#?}"
     );
     for refused in [
-        &["publish", "--data", "1", "--wait", "some"] as &[&str],
-        &["publish", "--data", "1", "--idempotency-key", ""],
+        &["publish", "--data", "{}", "--wait", "some"] as &[&str],
+        &["publish", "--data", "{}", "--idempotency-key", ""],
+        &["publish", "--data", "1", "--dst-path", "/x"],
         &["publish", "--dst-path", "/x"],
         &["publish", "--data", "{", "--dst-path", "/x"],
     ] {

@@ -43,6 +43,9 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
         }
     };
     let outcome = shutdown.run_until_cancelled(shown).await;
+    // Parts that stop refuse those that still ask: that is no failure of its own.
+    let interrupted = shutdown.is_cancelled();
+    let outcome = outcome.filter(|outcome| outcome.is_ok() || !interrupted);
     let reader_gone = matches!(&outcome, Some(Err(error)) if is_reader_gone(error));
     if let Some(Err(error)) = &outcome
         && !reader_gone

@@ -112,9 +112,31 @@ impl Answer {
         let detail = detail.get("error").unwrap_or(detail);
         let text = match detail {
             Value::String(text) => text.clone(),
+            Value::Array(violations) => violations
+                .iter()
+                .map(violation)
+                .collect::<Vec<_>>()
+                .join("; "),
             Value::Null => self.text.trim().to_owned(),
             other => other.to_string(),
         };
         crate::console::plain(&text)
+    }
+}
+
+/// What is wrong with which member of a body.
+fn violation(violation: &Value) -> String {
+    let place = violation["loc"].as_array().map(Vec::as_slice);
+    let place: Vec<String> = place
+        .unwrap_or_default()
+        .iter()
+        .map(|step| {
+            step.as_str()
+                .map_or_else(|| step.to_string(), str::to_owned)
+        })
+        .collect();
+    match violation["msg"].as_str() {
+        Some(message) => format!("{}: {message}", place.join(".")),
+        None => violation.to_string(),
     }
 }

@@ -49,7 +49,9 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     opal_runtime::shutdown::on_signal(&tasks)?;
     let shutdown = tasks.shutdown().clone();
     let started = shutdown.run_until_cancelled(start(&options, &tasks)).await;
-    let outcome = started.unwrap_or(Ok(()));
+    // Parts that stop refuse those that still start: that is no failure of its own.
+    let interrupted = shutdown.is_cancelled();
+    let outcome = started.filter(|_| !interrupted).unwrap_or(Ok(()));
     if outcome.is_err() {
         shutdown.cancel();
     }
