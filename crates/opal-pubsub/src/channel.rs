@@ -253,7 +253,7 @@ impl Channel {
         let nothing = || Document::from(&serde_json::Value::Null);
         let draft = ChangeDraft {
             id: UpdateId::from_uuid(Uuid::new_v4()),
-            topics: publish.topics,
+            topics: publish.topics.into(),
             payload: Payload::Message(publish.data.unwrap_or_else(nothing)),
         };
         let except = own.then(|| self.registration.id());

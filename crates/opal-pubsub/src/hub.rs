@@ -133,6 +133,15 @@ pub struct Delivery {
     pub confirm: bool,
 }
 
+/// The time, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For what passes on this machine.
+    pub instant: Instant,
+    /// For others: milliseconds since the Unix epoch.
+    pub unix_millis: u64,
+}
+
 /// What a publish did.
 #[derive(Debug)]
 pub struct Published {
@@ -233,22 +242,27 @@ impl Hub {
         expected: Option<Revision>,
         draft: ChangeDraft,
         delivery: Delivery,
-        now: Instant,
+        now: Now,
     ) -> Result<Published, AppendError> {
-        let appended = self.feed.append(scope, expected, draft)?;
+        let appended = self.feed.append(scope, expected, draft, now.unix_millis)?;
         let told = match &appended {
             Appended::New(change) => {
                 let change = Arc::clone(change);
-                self.deliver(&change, delivery, now)
+                self.deliver(&change, delivery, now.instant)
             }
             Appended::Repeated(_) => 0,
         };
         Ok(Published { appended, told })
     }
 
+    /// The feed, to be changed by whoever delivers what becomes part of it.
+    pub fn feed_mut(&mut self) -> &mut FeedLog {
+        &mut self.feed
+    }
+
     /// Hands a change that was just appended to each subscriber of one of its topics, once.
     /// Returns how many there were.
-    fn deliver(&mut self, change: &Change, delivery: Delivery, now: Instant) -> usize {
+    pub fn deliver(&mut self, change: &Change, delivery: Delivery, now: Instant) -> usize {
         self.deliveries += 1;
         // Those who follow come first: who also holds a topic in the released way is told once.
         self.tell_followers(change, delivery, now) + self.notify(change, delivery, now)

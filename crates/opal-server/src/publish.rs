@@ -122,7 +122,7 @@ impl Publications {
         let draft = ChangeDraft {
             // Posting the same update again publishes it again, so its own id is not the change's.
             id: key.map_or_else(random_id, |key| key.change_id(&self.scope)),
-            topics,
+            topics: topics.into(),
             payload: Payload::Data(document(&update)?),
         };
         let (published, outcome) = self.publish(draft, wait).await?;
@@ -219,7 +219,7 @@ impl AnnouncePolicy for Publications {
         let (_, current) = self.publisher.head(&self.scope).await?;
         let draft = ChangeDraft {
             id: random_id(),
-            topics,
+            topics: topics.into(),
             payload: Payload::Policy(PolicyChange::new(current, &update)),
         };
         let (published, _) = self.publish(draft, None).await?;

@@ -30,7 +30,7 @@ pub(super) fn change(change: &Change, confirm: bool) -> Utf8Bytes {
     let arguments = ChangeArguments {
         revision: change.position.revision,
         digest: change.position.digest,
-        topics: change.draft.topics.clone(),
+        topics: change.draft.topics.to_vec(),
         payload: change.draft.payload.data().clone(),
         confirm,
     };

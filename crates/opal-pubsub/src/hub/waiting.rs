@@ -78,7 +78,7 @@ impl Hub {
     /// Whom a change concerns: by the topics of that revision, or else everyone of the scope.
     fn concerned(&self, scope: &ScopeId, revision: Revision, now: Instant) -> Concerned {
         let change = self.feed.change(scope, revision);
-        let topics = change.map(|change| change.draft.topics.as_slice());
+        let topics = change.map(|change| &*change.draft.topics);
         let lost = self.lost.holding(scope, topics, now);
         let mut clients: BTreeMap<Arc<str>, Progress> = lost
             .map(|key| (Arc::clone(&key.id), Progress::Lost))

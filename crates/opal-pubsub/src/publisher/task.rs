@@ -1,7 +1,7 @@
 //! The task that owns the hub.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use opal_protocol::{Revision, ScopeId};
 use tokio::sync::{mpsc, oneshot};
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{Command, WaitRequest};
-use crate::hub::{Delivery, Hub, SubscriberId, WaitId, WaitOutcome};
+use crate::hub::{Delivery, Hub, Now, SubscriberId, WaitId, WaitOutcome};
 
 /// The task that owns the [`Hub`].
 #[derive(Debug)]
@@ -93,7 +93,11 @@ impl HubTask {
             } => {
                 let confirm = wait.is_some();
                 let delivery = Delivery { except, confirm };
-                let published = self.hub.publish(&scope, None, draft, delivery, now);
+                let unix_millis = SystemTime::now()
+                    .duration_since(SystemTime::UNIX_EPOCH)
+                    .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+                let at = Now { instant: now, unix_millis };
+                let published = self.hub.publish(&scope, None, draft, delivery, at);
                 if let (Ok(published), Some(wait)) = (&published, wait) {
                     let revision = published.appended.position().revision;
                     self.wait(&scope, revision, wait, now);

@@ -31,7 +31,7 @@ async fn with_hub<T>(test: impl AsyncFnOnce(Publisher) -> T) -> T {
 fn draft(id: &str) -> ChangeDraft {
     ChangeDraft {
         id: UpdateId::from(id),
-        topics: vec!["a".into()],
+        topics: vec!["a".into()].into(),
         payload: Payload::Data(Document::parse("1").unwrap()),
     }
 }
