@@ -219,8 +219,8 @@ impl AnnouncePolicy for Publications {
         let (_, current) = self.publisher.head(&self.scope).await?;
         let draft = ChangeDraft {
             id: random_id(),
-            topics: topics.into(),
-            payload: Payload::Policy(PolicyChange::new(current, &update)),
+            topics,
+            payload: Payload::Policy(PolicyChange::new(current, &update).into()),
         };
         let (published, _) = self.publish(draft, None).await?;
         info!(
