@@ -16,7 +16,7 @@ mod contents;
 mod file;
 
 pub(crate) use contents::{Copy, Saved};
-pub(crate) use file::{LoadError, OfflineFile};
+pub(crate) use file::OfflineFile;
 
 /// Where the offline file is, and how often it is written.
 #[derive(Debug, Clone)]

@@ -85,12 +85,13 @@ impl Standing {
         if status.is_connected != self.is_connected() {
             self.connection_since = now;
         }
+        let lacked = self.lack_within(&status);
         self.lack = self.lack_of(&status, now);
-        let is_there = |held: (Epoch, Revision)| match self.lack {
-            None => true,
-            Some(lack) => lack.is_met_by(held),
+        let caught_up = match lacked {
+            Some(lack) => lack.is_met_by(status.held),
+            None => status.held.is_some() && self.lack.is_none(),
         };
-        self.filled |= status.held.is_some_and(is_there);
+        self.filled |= caught_up;
         self.status = Some(status);
         true
     }
@@ -99,15 +100,19 @@ impl Standing {
     /// something that was lacked all the time: under a steady stream there is always something new.
     fn lack_of(&self, status: &ReplicaStatus, now: Moment) -> Option<Lack> {
         let received = status.received?;
-        let goes_on = self.lack.map(|lack| lack.within(received));
-        let still = goes_on.filter(|lack| !status.held.is_some_and(|held| lack.is_met_by(held)));
+        let still = self.lack_within(status);
+        let still = still.filter(|lack| !lack.is_met_by(status.held));
         let new = Lack {
             epoch: received.epoch,
             revision: received.revision,
             since: now,
         };
-        let new = (!status.held.is_some_and(|held| new.is_met_by(held))).then_some(new);
-        still.or(new)
+        still.or((!new.is_met_by(status.held)).then_some(new))
+    }
+
+    /// What was lacked until now, in the feed as it is now.
+    fn lack_within(&self, status: &ReplicaStatus) -> Option<Lack> {
+        Some(self.lack?.within(status.received?))
     }
 
     /// Whether there is a connection to the server.
@@ -163,8 +168,8 @@ impl Standing {
 }
 
 impl Lack {
-    fn is_met_by(&self, (epoch, revision): (Epoch, Revision)) -> bool {
-        self.epoch == epoch && self.revision <= revision
+    fn is_met_by(&self, held: Option<(Epoch, Revision)>) -> bool {
+        held.is_some_and(|(epoch, revision)| self.epoch == epoch && self.revision <= revision)
     }
 
     /// The same in the feed that `received` is of, which may have begun anew or lost its end.

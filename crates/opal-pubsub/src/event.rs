@@ -64,27 +64,3 @@ pub struct FeedChange {
     /// Somebody waits to hear that it was applied: report it without delay.
     pub confirm: bool,
 }
-
-impl Event {
-    /// The point from which a connection may resume once this event was handed over, if the event
-    /// changes it.
-    pub(crate) fn resume_from(&self) -> Option<ResumeFrom> {
-        match self {
-            Self::Subscribed(Start::Released) => Some(ResumeFrom::Nowhere),
-            Self::Subscribed(Start::Snapshot { head, .. }) => Some(ResumeFrom::Position(*head)),
-            Self::Change(change) => Some(ResumeFrom::Position(change.position)),
-            Self::Position(position) => Some(ResumeFrom::Position(*position)),
-            Self::Subscribed(Start::Resumed { .. })
-            | Self::Message { .. }
-            | Self::Drifted
-            | Self::Disconnected => None,
-        }
-    }
-}
-
-/// See [`Event::resume_from`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ResumeFrom {
-    Nowhere,
-    Position(Position),
-}

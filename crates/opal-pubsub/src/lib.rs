@@ -10,12 +10,14 @@
 //! 4. [`session`]: what one connection may ask and still owes us, without I/O;
 //!    [`channel`] is the task that moves its frames.
 //!
-//! On the client, [`subscriber`] keeps one connection alive and yields
-//! [`Event`](subscriber::Event)s: a reconnect is an event like any other. When it tries again is
-//! decided by [`reconnect`], without a clock of its own.
+//! On the client, [`subscriber`] keeps one connection alive and yields [`Event`]s: a reconnect is an
+//! event like any other. What the frames of a connection mean is decided by [`conversation`], when
+//! to try again by [`reconnect`], and when to tell the server what was applied by [`applied`]; none
+//! of them has a clock of its own.
 
 pub mod applied;
 pub mod channel;
+pub mod conversation;
 pub mod event;
 pub mod feed;
 pub mod hub;

@@ -121,11 +121,19 @@ impl OfflineFile {
         writer.flush()?;
         writer.get_ref().sync_all()?;
         if self.is_foreign.load(Ordering::Relaxed) {
-            fs::rename(&self.path, beside(&self.path, ".unusable"))?;
+            self.keep_aside()?;
             self.is_foreign.store(false, Ordering::Relaxed);
         }
         fs::rename(self.temporary_path(), &self.path)?;
         File::open(self.directory())?.sync_all()
+    }
+
+    /// Moves what could not be used out of the way: somebody may want to look at it.
+    fn keep_aside(&self) -> io::Result<()> {
+        match fs::rename(&self.path, beside(&self.path, ".unusable")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// An empty file beside ours that only we may read.
