@@ -53,11 +53,10 @@ async fn wait(headers: &HeaderMap, held: &mut Held) -> Result<(), Refusal> {
     // A position of another epoch is waited for as well: a server that has just restarted may be
     // about to tell us of it.
     let reached = held.wait_for(|held| is_met(at_least, *held));
-    match timeout(limit, reached).await {
-        Ok(Ok(_)) => return Ok(()),
-        // The client is stopping, or the time is up.
-        Ok(Err(_)) | Err(_) => {}
+    if let Ok(Ok(_)) = timeout(limit, reached).await {
+        return Ok(());
     }
+    // The time is up, or the client is stopping.
     let held = *held.borrow();
     Err(Refusal::Behind { at_least, held })
 }

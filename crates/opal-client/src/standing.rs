@@ -159,7 +159,7 @@ impl Standing {
         let lack = self.lack?;
         let status = self.status.as_ref()?;
         let age = now.saturating_duration_since(lack.since.instant);
-        (age > PATIENCE).then(|| Reason::Behind {
+        (age > PATIENCE).then_some(Reason::Behind {
             changes: status.outstanding,
             snapshot: status.awaits_snapshot,
             since: lack.since.utc,

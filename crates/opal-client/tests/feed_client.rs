@@ -2,11 +2,11 @@
 //! requests that wait for a position, and what its health says.
 
 #[cfg(test)]
-#[path = "support/bundles.rs"]
-mod bundles;
-#[cfg(test)]
 #[path = "support/feed_server.rs"]
 mod feed_server;
+#[cfg(test)]
+#[path = "support/opa_program.rs"]
+mod opa_program;
 
 #[cfg(test)]
 mod tests {
@@ -22,6 +22,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::feed_server::{FeedServer, at, list};
+    use super::opa_program::{executable, free_address};
 
     const LIMIT: Duration = Duration::from_secs(30);
 
@@ -54,10 +55,10 @@ mod tests {
         async fn start(config: ClientConfig) -> Self {
             let tasks = Tasks::new(CancellationToken::new());
             let client = Client::start(config, &tasks).await.expect("it starts");
-            let engine = client.engine_address().expect("the engine is embedded");
+            let engine = client.engine_address();
             Self {
                 api: format!("http://{}", client.address()),
-                engine: format!("http://{engine}"),
+                engine: engine.map_or_else(String::new, |engine| format!("http://{engine}")),
                 http: opal_runtime::http::client(&Default::default()).expect("a client"),
                 tasks,
             }
@@ -212,6 +213,48 @@ mod tests {
         client.stop().await;
         let saved = read(&place.file).unwrap();
         assert_eq!(position(&saved), Some(at(1)), "nothing is new");
+    }
+
+    #[tokio::test]
+    async fn an_opa_beside_the_client_is_filled_from_the_file_and_resumed_from_there() {
+        let (server, place) = (FeedServer::start().await, place());
+        let (program, addr) = (executable(), free_address());
+        let options = format!(r#"{{"addr": "{addr}"}}"#);
+        let url = format!("http://{addr}");
+        let inline = [
+            ("OPAL_POLICY_STORE_TYPE", "OPA"),
+            (
+                "OPAL_INLINE_OPA_EXEC_PATH",
+                program.to_str().expect("the path is text"),
+            ),
+            ("OPAL_INLINE_OPA_CONFIG", options.as_str()),
+            ("OPAL_POLICY_STORE_URL", url.as_str()),
+        ];
+        let start = async || {
+            let mut client = Running::start(config(&server.url, &place.file, &inline)).await;
+            client.engine.clone_from(&url);
+            client.wait_until_ready().await;
+            client
+        };
+        let last = server.publish();
+        let client = start().await;
+        client.wait_for(last).await;
+        client.stop().await;
+        let saved = read(&place.file).unwrap();
+        assert_eq!(position(&saved), Some(at(last)));
+        assert!(saved["policies"]["app.rego"].is_string(), "{saved}");
+
+        server.take_asked();
+        let last = server.publish();
+        let client = start().await;
+        client.wait_for(last).await;
+        assert_eq!(server.last_resume().unwrap(), saved["opal"]["position"]);
+        assert!(!server.take_asked().contains(&"/policy".to_owned()));
+        assert_eq!(
+            client.decision(&[]).await.2["result"]["app"]["length"],
+            last
+        );
+        client.stop().await;
     }
 
     #[tokio::test]
