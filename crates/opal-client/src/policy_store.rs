@@ -21,7 +21,6 @@ mod error;
 mod ignore;
 mod memory;
 mod opa;
-mod patch;
 mod static_data;
 mod system;
 

@@ -1,6 +1,7 @@
 //! Identifiers: small types so that one cannot be passed for another.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -35,10 +36,10 @@ impl fmt::Display for CommitHash {
     }
 }
 
-/// A tenant of the deployment. Everything that is kept or published belongs to one.
+/// A tenant of the deployment. Everything that is kept or published belongs to one. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct ScopeId(String);
+pub struct ScopeId(Arc<str>);
 
 impl ScopeId {
     /// The scope of those who name none.
@@ -51,19 +52,19 @@ impl ScopeId {
 
     /// Whether this is the scope of those who name none.
     pub fn is_default(&self) -> bool {
-        self.0 == Self::DEFAULT
+        *self.0 == *Self::DEFAULT
     }
 }
 
 impl Default for ScopeId {
     fn default() -> Self {
-        Self(Self::DEFAULT.to_owned())
+        Self(Self::DEFAULT.into())
     }
 }
 
 impl From<&str> for ScopeId {
     fn from(text: &str) -> Self {
-        Self(text.to_owned())
+        Self(text.into())
     }
 }
 
@@ -73,15 +74,15 @@ impl fmt::Display for ScopeId {
     }
 }
 
-/// The id of one publish, given by the publisher or made by the server.
+/// The id of one publish, given by the publisher or made by the server. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct UpdateId(String);
+pub struct UpdateId(Arc<str>);
 
 impl UpdateId {
     /// A new id in the form that Python OPAL makes: 32 hexadecimal digits of a UUIDv4.
     pub fn from_uuid(uuid: Uuid) -> Self {
-        Self(uuid.simple().to_string())
+        Self(uuid.simple().to_string().into())
     }
 
     /// The id as text.
@@ -92,7 +93,7 @@ impl UpdateId {
 
 impl From<&str> for UpdateId {
     fn from(text: &str) -> Self {
-        Self(text.to_owned())
+        Self(text.into())
     }
 }
 

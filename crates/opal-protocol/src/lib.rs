@@ -15,6 +15,7 @@ pub mod feed;
 pub mod glob;
 pub mod id;
 pub mod json_text;
+pub mod patch;
 pub mod path;
 pub mod policy;
 pub mod redact;
@@ -31,6 +32,7 @@ pub use data::{
 pub use feed::{AtLeast, ChainDigest, Epoch, Position, Revision};
 pub use glob::PathPattern;
 pub use id::{CommitHash, ScopeId, UpdateId};
+pub use patch::{Patch, PatchError, PlainOperation};
 pub use path::{DataPath, RepoPath};
 pub use policy::{DataModule, DeletedFiles, PolicyBundle, PolicyModule, PolicyUpdateMessage};
 pub use redact::RedactedUrl;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures_util::SinkExt;
+use opal_protocol::feed::{AppliedArguments, ResumeArguments};
 use opal_protocol::rpc::{self, PublishArguments};
 use opal_protocol::{Document, ScopeId, Topic, UpdateId};
 use tokio::time::timeout;
@@ -13,6 +14,7 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::feed::{ChangeDraft, Payload};
+use crate::hub::{Peer, TooManyTopics};
 use crate::outbox::{Ended, Next, Outbox};
 use crate::publisher::{HubStopped, Publisher, Registration};
 use crate::session::{Action, Fault, Session};
@@ -43,9 +45,9 @@ impl From<HubStopped> for End {
 }
 
 /// Serves one connection until either side ends it or the hub stops.
-pub async fn serve(socket: WebSocket, session: Session, publisher: Publisher) {
+pub async fn serve(socket: WebSocket, session: Session, publisher: Publisher, peer: Peer) {
     let outbox = Arc::new(Outbox::default());
-    let Ok(registration) = publisher.register(Arc::clone(&outbox)).await else {
+    let Ok(registration) = publisher.register(Arc::clone(&outbox), peer).await else {
         return;
     };
     // In a box: the future would otherwise hold it twice, as it came and as it is used.
@@ -55,6 +57,7 @@ pub async fn serve(socket: WebSocket, session: Session, publisher: Publisher) {
         outbox,
         registration,
         publisher,
+        warned: false,
     });
     let end = channel.run().await;
     let id = channel.session.channel_id();
@@ -72,6 +75,8 @@ struct Channel {
     outbox: Arc<Outbox>,
     registration: Registration,
     publisher: Publisher,
+    /// Whether a report that counts for nothing was warned of already.
+    warned: bool,
 }
 
 impl Channel {
@@ -162,14 +167,12 @@ impl Channel {
             Action::Subscribe(topics, call_id) => {
                 let granted = self.registration.subscribe(topics).await?;
                 if !granted {
-                    let channel_id = self.session.channel_id();
-                    warn!(
-                        channel.id = channel_id,
-                        "Refused a connection that wants too many topics"
-                    );
+                    self.warn_of_too_many_topics();
                 }
                 rpc::response_text(&granted, "bool", call_id.as_deref())
             }
+            Action::Resume(arguments, call_id) => self.resume(arguments, call_id).await?,
+            Action::Applied(report) => return self.applied(report).await,
             Action::Unsubscribe(topics, reply) => {
                 self.registration.unsubscribe(topics).await?;
                 reply
@@ -189,9 +192,56 @@ impl Channel {
                 );
                 reply
             }
+            Action::DeniedScope(scope, reply) => {
+                let channel_id = self.session.channel_id();
+                let scope: String = scope.as_str().chars().take(200).collect();
+                warn!(
+                    channel.id = channel_id,
+                    "Refused scope `{scope}` to a connection"
+                );
+                reply
+            }
             Action::Close(fault) => return Err(fault.into()),
         };
         self.write(Message::Text(Utf8Bytes::from(reply))).await
+    }
+
+    /// Makes the connection follow the feed; returns the answer. It has to be written before
+    /// anything else: the outbox holds what belongs after it.
+    async fn resume(
+        &mut self,
+        arguments: ResumeArguments,
+        call_id: Option<String>,
+    ) -> Result<String, End> {
+        let answer = self.registration.resume(arguments).await?;
+        Ok(match answer {
+            Ok(answer) => rpc::response_text(&answer, "dict", call_id.as_deref()),
+            Err(TooManyTopics) => {
+                self.warn_of_too_many_topics();
+                rpc::response_text(&false, "bool", call_id.as_deref())
+            }
+        })
+    }
+
+    async fn applied(&mut self, report: AppliedArguments) -> Result<(), End> {
+        if let Err(fault) = self.registration.applied(report).await?
+            && !std::mem::replace(&mut self.warned, true)
+        {
+            let channel_id = self.session.channel_id();
+            warn!(
+                channel.id = channel_id,
+                "Ignored what a client says that it applied: {fault}"
+            );
+        }
+        Ok(())
+    }
+
+    fn warn_of_too_many_topics(&self) {
+        let channel_id = self.session.channel_id();
+        warn!(
+            channel.id = channel_id,
+            "Refused a connection that wants too many topics"
+        );
     }
 
     /// Passes on what the peer publishes; it gets no copy unless it says that someone else spoke.
@@ -203,7 +253,7 @@ impl Channel {
         let nothing = || Document::from(&serde_json::Value::Null);
         let draft = ChangeDraft {
             id: UpdateId::from_uuid(Uuid::new_v4()),
-            topics: publish.topics,
+            topics: publish.topics.into(),
             payload: Payload::Message(publish.data.unwrap_or_else(nothing)),
         };
         let except = own.then(|| self.registration.id());

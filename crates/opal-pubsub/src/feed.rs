@@ -9,153 +9,41 @@
 //!   newer one;
 //! - a change's id makes a repeated append harmless;
 //! - each change chains a digest, so that a position names a history and not just a number.
+//!
+//! Appending has two steps, because a change is told to nobody before it is durable:
+//! [`FeedLog::stage`] gives changes their places, which only those staged after them can see;
+//! [`FeedLog::commit_staged`] makes all of them part of the feed, [`FeedLog::discard_staged`] none.
+//! What makes them durable in between is not done here: see [`journal_file`].
+//!
+//! The history is bounded. What leaves it is folded into the scope's [`base`].
 
-use std::collections::{HashMap, VecDeque};
+mod append;
+pub mod base;
+mod change;
+pub mod journal;
+pub mod journal_file;
+mod scope_log;
+mod topics;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use opal_protocol::{
-    ChainDigest, CommitHash, Document, Epoch, PolicyUpdateMessage, Position, Revision, ScopeId,
-    Topic, UpdateId,
-};
+use opal_protocol::feed::BaseSnapshot;
+use opal_protocol::{ChainDigest, CommitHash, Epoch, Position, Revision, ScopeId, Topic};
 use rand::Rng;
-use sha2::{Digest as _, Sha256};
+
+pub use append::{AppendError, Appended};
+pub use change::{Change, ChangeDraft, Payload, PolicyChange};
+pub use topics::Topics;
+
+use base::Base;
+use scope_log::{Place, ScopeImage, ScopeLog};
+use topics::TopicPool;
 
 /// A new life for feeds that start without their past.
 pub fn new_epoch(rng: &mut impl Rng) -> Epoch {
     Epoch(rng.random())
-}
-
-/// The digest of `draft` after everything that `before` stands for.
-fn chain(before: ChainDigest, scope: &ScopeId, draft: &ChangeDraft) -> ChainDigest {
-    let mut hash = Sha256::new();
-    hash.update(before.0);
-    let mut part = |bytes: &[u8]| {
-        hash.update((bytes.len() as u64).to_be_bytes());
-        hash.update(bytes);
-    };
-    part(scope.as_str().as_bytes());
-    part(draft.id.as_str().as_bytes());
-    for topic in &draft.topics {
-        part(topic.as_str().as_bytes());
-    }
-    part(draft.payload.data().text().as_bytes());
-    let mut digest = [0; 16];
-    let full = hash.finalize();
-    for (to, from) in digest.iter_mut().zip(full) {
-        *to = from;
-    }
-    ChainDigest(digest)
-}
-
-/// What a change says.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Payload {
-    /// The policy source moved.
-    Policy(PolicyChange),
-    /// A data update, as its JSON.
-    Data(Document),
-    /// Whatever a peer published to the others.
-    Message(Document),
-}
-
-impl Payload {
-    /// What subscribers get to see.
-    pub fn data(&self) -> &Document {
-        match self {
-            Self::Policy(change) => &change.message,
-            Self::Data(document) | Self::Message(document) => document,
-        }
-    }
-}
-
-/// The policy source moved from one commit to another.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PolicyChange {
-    /// The commit before; none for the first one that the feed hears of.
-    pub old: Option<CommitHash>,
-    /// The commit that is current now.
-    pub new: CommitHash,
-    /// The announcement, as its JSON.
-    message: Document,
-}
-
-impl PolicyChange {
-    /// A change from `old`, announced by `message`.
-    pub fn new(old: Option<CommitHash>, message: &PolicyUpdateMessage) -> Self {
-        let text = serde_json::to_string(message).expect("a message prints as JSON");
-        Self {
-            old,
-            new: message.new_policy_hash.clone(),
-            message: Document::parse(text).expect("a message prints as JSON"),
-        }
-    }
-}
-
-/// A change before it has its place.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ChangeDraft {
-    /// Makes a repeated append harmless.
-    pub id: UpdateId,
-    /// Whom it concerns, exactly as subscribed to.
-    pub topics: Vec<Topic>,
-    /// What it says.
-    pub payload: Payload,
-}
-
-/// A change in its place.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Change {
-    /// The feed it is part of.
-    pub scope: ScopeId,
-    /// Its place, and the digest of everything up to it.
-    pub position: Position,
-    /// What was appended.
-    pub draft: ChangeDraft,
-}
-
-/// The outcome of an append.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Appended {
-    /// The change has its place and is to be delivered.
-    New(Arc<Change>),
-    /// A change with this id has been appended before.
-    Repeated(Position),
-}
-
-impl Appended {
-    /// Where the change is.
-    pub fn position(&self) -> Position {
-        match self {
-            Self::New(change) => change.position,
-            Self::Repeated(position) => *position,
-        }
-    }
-}
-
-/// Why a change was not appended. The feed is as it was.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    /// Someone else appended first.
-    #[error("the feed of scope `{scope}` is at revision {head}, not at {expected}")]
-    HeadMoved {
-        /// The feed.
-        scope: ScopeId,
-        /// Where it is.
-        head: Revision,
-        /// Where the caller thought it to be.
-        expected: Revision,
-    },
-    /// A policy change starts from a commit that is not the current one.
-    #[error("the policy of scope `{scope}` is at commit {}, the change starts from {}",
-        current.as_ref().map_or("none", CommitHash::short), from.as_ref().map_or("none", CommitHash::short))]
-    CommitMoved {
-        /// The feed.
-        scope: ScopeId,
-        /// The current commit.
-        current: Option<CommitHash>,
-        /// Where the change starts.
-        from: Option<CommitHash>,
-    },
 }
 
 /// How much history is kept for each scope.
@@ -165,13 +53,16 @@ pub struct FeedLimits {
     pub changes: usize,
     /// At most so many bytes of payload and topics.
     pub bytes: usize,
+    /// No change older than this.
+    pub age: Duration,
 }
 
 impl Default for FeedLimits {
     fn default() -> Self {
         Self {
-            changes: 10_000,
+            changes: 100_000,
             bytes: 32 * 1024 * 1024,
+            age: Duration::from_secs(24 * 60 * 60),
         }
     }
 }
@@ -185,24 +76,25 @@ pub enum Since {
     Snapshot,
 }
 
+/// What the feeds of all scopes consist of at one moment. Making one copies no changes, and it can be
+/// written while the feeds go on.
+#[derive(Debug, Clone)]
+pub struct FeedImage {
+    epoch: Epoch,
+    scopes: Vec<ScopeImage>,
+}
+
 /// The feeds of all scopes of one server, in memory.
+///
+/// Whatever is asked of it is answered from what is committed.
 #[derive(Debug)]
 pub struct FeedLog {
     epoch: Epoch,
     limits: FeedLimits,
-    scopes: HashMap<ScopeId, ScopeLog>,
-}
-
-#[derive(Debug, Default)]
-struct ScopeLog {
-    revision: Revision,
-    digest: ChainDigest,
-    commit: Option<CommitHash>,
-    /// The newest changes, oldest first.
-    history: VecDeque<Arc<Change>>,
-    bytes: usize,
-    /// Positions of the changes in `history` by id.
-    known: HashMap<UpdateId, Position>,
+    scopes: BTreeMap<ScopeId, ScopeLog>,
+    /// The scopes in which something is staged.
+    staged: BTreeSet<ScopeId>,
+    topics: TopicPool,
 }
 
 impl FeedLog {
@@ -211,224 +103,159 @@ impl FeedLog {
         Self {
             epoch,
             limits,
-            scopes: HashMap::new(),
+            scopes: BTreeMap::new(),
+            staged: BTreeSet::new(),
+            topics: TopicPool::default(),
         }
+    }
+
+    /// The life of all these feeds.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// Where the feed of `scope` is.
     pub fn head(&self, scope: &ScopeId) -> Position {
         let log = self.scopes.get(scope);
-        Position {
-            epoch: self.epoch,
-            revision: log.map_or(Revision(0), |log| log.revision),
-            digest: log.map_or(ChainDigest::default(), |log| log.digest),
-        }
+        log.map_or_else(|| beginning(self.epoch), ScopeLog::head)
     }
 
     /// The commit that the last policy change of `scope` led to.
     pub fn commit(&self, scope: &ScopeId) -> Option<&CommitHash> {
-        self.scopes.get(scope)?.commit.as_ref()
+        self.scopes.get(scope)?.commit()
     }
 
-    /// Gives `draft` the next revision of `scope`, if the feed still is where the caller thinks.
+    /// Gives `draft` the next revision of `scope`, if the feed still is where the caller thinks, and
+    /// counts what was staged before as part of it. `at` is the time in milliseconds since the Unix
+    /// epoch.
+    ///
+    /// Nobody may hear of the outcome before [`FeedLog::commit_staged`], whatever it is: also
+    /// [`Appended::Repeated`] may be the place of a change that is only staged, and a refusal may be
+    /// for the sake of one. After [`FeedLog::discard_staged`] none of the outcomes holds.
+    pub fn stage(
+        &mut self,
+        scope: &ScopeId,
+        expected: Option<Revision>,
+        mut draft: ChangeDraft,
+        at: u64,
+    ) -> Result<Appended, AppendError> {
+        draft.topics = self.topics.shared(draft.topics);
+        self.staged.insert(scope.clone());
+        self.log(scope).stage(expected, draft, at)
+    }
+
+    fn log(&mut self, scope: &ScopeId) -> &mut ScopeLog {
+        self.scopes.entry(scope.clone()).or_insert_with(|| {
+            ScopeLog::new(scope.clone(), self.epoch, Place::default(), Base::default())
+        })
+    }
+
+    /// Starts a feed whose history begins at `tail`.
+    fn begin(&mut self, scope: ScopeId, tail: Place, base: Base) {
+        let log = ScopeLog::new(scope.clone(), self.epoch, tail, base);
+        self.scopes.insert(scope, log);
+    }
+
+    /// Puts a change back that was committed before; `false` if it does not follow what is here.
+    fn restore(
+        &mut self,
+        scope: &ScopeId,
+        position: (Revision, ChainDigest),
+        at: u64,
+        mut draft: ChangeDraft,
+    ) -> bool {
+        draft.topics = self.topics.shared(draft.topics);
+        let limits = self.limits;
+        self.log(scope).restore(position, at, draft, &limits)
+    }
+
+    /// What the feeds consist of, without what is staged.
+    pub fn image(&self) -> FeedImage {
+        FeedImage {
+            epoch: self.epoch,
+            scopes: self.scopes.values().map(ScopeLog::image).collect(),
+        }
+    }
+
+    /// Makes everything staged part of the feeds; the history that the limits leave no room for is
+    /// folded.
+    pub fn commit_staged(&mut self) {
+        for scope in std::mem::take(&mut self.staged) {
+            if let Some(log) = self.scopes.get_mut(&scope) {
+                log.commit_staged(&self.limits);
+            }
+        }
+    }
+
+    /// Takes back everything staged: the feeds are as they were after the last commit.
+    pub fn discard_staged(&mut self) {
+        for scope in std::mem::take(&mut self.staged) {
+            if let Some(log) = self.scopes.get_mut(&scope) {
+                log.discard_staged();
+            }
+        }
+    }
+
+    /// Stages and commits in one, for feeds that nobody makes durable. Commits whatever else is
+    /// staged.
     pub fn append(
         &mut self,
         scope: &ScopeId,
         expected: Option<Revision>,
         draft: ChangeDraft,
+        at: u64,
     ) -> Result<Appended, AppendError> {
-        let epoch = self.epoch;
-        let limits = self.limits;
-        let log = self.scopes.entry(scope.clone()).or_default();
-        if let Some(position) = log.known.get(&draft.id) {
-            return Ok(Appended::Repeated(*position));
+        let appended = self.stage(scope, expected, draft, at);
+        self.commit_staged();
+        appended
+    }
+
+    /// Folds the history that is too old at `now`, in milliseconds since the Unix epoch.
+    pub fn expire(&mut self, now: u64) {
+        for log in self.scopes.values_mut() {
+            log.expire(&self.limits, now);
         }
-        log.check(scope, expected, &draft.payload)?;
-        log.digest = chain(log.digest, scope, &draft);
-        log.revision = Revision(log.revision.0 + 1);
-        if let Payload::Policy(change) = &draft.payload {
-            log.commit = Some(change.new.clone());
-        }
-        let position = Position {
-            epoch,
-            revision: log.revision,
-            digest: log.digest,
-        };
-        let change = Arc::new(Change {
-            scope: scope.clone(),
-            position,
-            draft,
-        });
-        log.keep(&change, limits);
-        Ok(Appended::New(change))
+    }
+
+    /// The change of `scope` with this revision, if the history has it.
+    pub fn change(&self, scope: &ScopeId, revision: Revision) -> Option<&Arc<Change>> {
+        self.scopes.get(scope)?.change(revision)
     }
 
     /// What someone at `position` of `scope` has missed.
     pub fn since(&self, scope: &ScopeId, position: &Position) -> Since {
-        let head = self.head(scope);
-        if *position == head {
-            return Since::Changes(Vec::new());
-        }
-        let Some(log) = self.scopes.get(scope) else {
-            return Since::Snapshot;
-        };
-        let known = log
-            .history
-            .iter()
-            .position(|change| change.position == *position);
-        match known {
-            Some(at) => Since::Changes(log.history.iter().skip(at + 1).cloned().collect()),
+        match self.scopes.get(scope) {
+            Some(log) => log.since(position),
+            None if *position == beginning(self.epoch) => Since::Changes(Vec::new()),
             None => Since::Snapshot,
         }
     }
-}
 
-impl ScopeLog {
-    fn check(
-        &self,
-        scope: &ScopeId,
-        expected: Option<Revision>,
-        payload: &Payload,
-    ) -> Result<(), AppendError> {
-        if let Some(expected) = expected
-            && expected != self.revision
-        {
-            return Err(AppendError::HeadMoved {
-                scope: scope.clone(),
-                head: self.revision,
-                expected,
-            });
-        }
-        if let Payload::Policy(change) = payload
-            && change.old != self.commit
-        {
-            return Err(AppendError::CommitMoved {
-                scope: scope.clone(),
-                current: self.commit.clone(),
-                from: change.old.clone(),
-            });
-        }
-        Ok(())
-    }
-
-    fn keep(&mut self, change: &Arc<Change>, limits: FeedLimits) {
-        self.bytes += size(change);
-        self.known.insert(change.draft.id.clone(), change.position);
-        self.history.push_back(Arc::clone(change));
-        while self.history.len() > limits.changes || self.bytes > limits.bytes {
-            let Some(oldest) = self.history.pop_front() else {
-                break;
-            };
-            self.bytes -= size(&oldest);
-            self.known.remove(&oldest.draft.id);
+    /// What the feed of `scope` comes down to at its head, for a client of `topics`.
+    ///
+    /// The first call after a change folds what was appended since the call before, so what it costs
+    /// depends on that and on the size of the answer.
+    pub fn base(&mut self, scope: &ScopeId, topics: &[Topic]) -> BaseSnapshot {
+        match self.scopes.get_mut(scope) {
+            Some(log) => log.base(topics),
+            None => BaseSnapshot {
+                position: beginning(self.epoch),
+                entries: Vec::new(),
+            },
         }
     }
 }
 
-fn size(change: &Change) -> usize {
-    let topics = change.draft.topics.iter();
-    let topics: usize = topics.map(|topic| topic.as_str().len()).sum();
-    change.draft.payload.data().text().len() + topics
+/// Before the first change of any scope.
+fn beginning(epoch: Epoch) -> Position {
+    Position {
+        epoch,
+        revision: Revision(0),
+        digest: ChainDigest::default(),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
-
-    use super::*;
-
-    fn log(limits: FeedLimits) -> FeedLog {
-        FeedLog::new(new_epoch(&mut StdRng::seed_from_u64(1)), limits)
-    }
-
-    fn data(id: &str) -> ChangeDraft {
-        ChangeDraft {
-            id: id.into(),
-            topics: vec!["t".into()],
-            payload: Payload::Data(Document::parse(format!("{{\"{id}\":1}}")).unwrap()),
-        }
-    }
-
-    fn policy(id: &str, old: Option<char>, new: char) -> ChangeDraft {
-        let hash = |c: char| CommitHash::parse(&c.to_string().repeat(40)).unwrap();
-        let message = PolicyUpdateMessage {
-            old_policy_hash: hash(old.unwrap_or(new)),
-            new_policy_hash: hash(new),
-            changed_directories: vec![],
-        };
-        ChangeDraft {
-            id: id.into(),
-            topics: vec!["policy:.".into()],
-            payload: Payload::Policy(PolicyChange::new(old.map(hash), &message)),
-        }
-    }
-
-    #[test]
-    fn revisions_are_dense_in_each_scope() {
-        let mut feed = log(FeedLimits::default());
-        let (here, there) = (ScopeId::default(), ScopeId::from("s1"));
-        for (scope, id, revision) in [(&here, "a", 1), (&there, "a", 1), (&here, "b", 2)] {
-            let appended = feed.append(scope, None, data(id)).unwrap();
-            assert_eq!(appended.position().revision, Revision(revision));
-        }
-        assert_ne!(feed.head(&here).digest, feed.head(&there).digest);
-    }
-
-    #[test]
-    fn of_two_writers_at_one_head_the_second_is_refused() {
-        let mut feed = log(FeedLimits::default());
-        let scope = ScopeId::default();
-        feed.append(&scope, Some(Revision(0)), data("a")).unwrap();
-        let refused = feed.append(&scope, Some(Revision(0)), data("b"));
-        assert!(matches!(refused, Err(AppendError::HeadMoved { .. })));
-        assert_eq!(feed.head(&scope).revision, Revision(1));
-    }
-
-    #[test]
-    fn a_repeated_append_is_harmless() {
-        let mut feed = log(FeedLimits::default());
-        let scope = ScopeId::default();
-        let first = feed.append(&scope, None, data("a")).unwrap();
-        let second = feed.append(&scope, None, data("a")).unwrap();
-        assert_eq!(second, Appended::Repeated(first.position()));
-    }
-
-    #[test]
-    fn an_older_commit_cannot_come_after_a_newer_one_but_a_force_push_back_can() {
-        let mut feed = log(FeedLimits::default());
-        let scope = ScopeId::default();
-        feed.append(&scope, None, policy("1", None, 'a')).unwrap();
-        feed.append(&scope, None, policy("2", Some('a'), 'b'))
-            .unwrap();
-        let late = feed.append(&scope, None, policy("3", Some('a'), 'c'));
-        assert!(matches!(late, Err(AppendError::CommitMoved { .. })));
-        feed.append(&scope, None, policy("4", Some('b'), 'a'))
-            .unwrap();
-        assert_eq!(feed.commit(&scope).unwrap().as_str(), "a".repeat(40));
-    }
-
-    #[test]
-    fn who_is_inside_the_history_gets_what_was_missed_and_others_take_everything() {
-        let mut feed = log(FeedLimits {
-            changes: 2,
-            bytes: 1000,
-        });
-        let scope = ScopeId::default();
-        let positions: Vec<Position> = ["a", "b", "c"]
-            .map(|id| feed.append(&scope, None, data(id)).unwrap().position())
-            .to_vec();
-        let ids = |since| match since {
-            Since::Changes(changes) => changes.iter().map(|c| c.draft.id.to_string()).collect(),
-            Since::Snapshot => vec!["snapshot".to_owned()],
-        };
-        assert_eq!(ids(feed.since(&scope, &positions[0])), ["snapshot"]);
-        assert_eq!(ids(feed.since(&scope, &positions[1])), ["c"]);
-        assert!(ids(feed.since(&scope, &positions[2])).is_empty());
-        let future = Position {
-            revision: Revision(9),
-            ..positions[2]
-        };
-        assert_eq!(ids(feed.since(&scope, &future)), ["snapshot"]);
-    }
-}
+mod test_drafts;
+#[cfg(test)]
+mod tests;

@@ -3,17 +3,48 @@
 //! [`Hub`] is a state machine: it does no I/O and is told the time. One task owns it (see
 //! [`publisher`](crate::publisher)), so that registering a subscriber and appending a change are
 //! steps of one order: a subscriber gets every matching change after its registration.
+//!
+//! A connection holds topics in the released way, follows the feed of a scope, or both. Those that
+//! follow say what they applied: `fleet` is what people see of that, `waits` is for those who wait
+//! for it.
 
-use std::collections::HashMap;
+mod fleet;
+mod follower;
+mod frames;
+mod lost;
+mod outstanding;
+mod pacing;
+mod ranges;
+mod resume;
+mod subscriber;
+mod timeline;
+mod topics;
+mod wait_target;
+mod waiting;
+mod waits;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::ws::Utf8Bytes;
-use opal_protocol::rpc::{self, NotifyArguments, Subscription};
+use opal_protocol::feed::AppliedArguments;
 use opal_protocol::{Revision, ScopeId, Topic};
 
 use crate::feed::{AppendError, Appended, Change, ChangeDraft, FeedLog};
-use crate::outbox::{Ended, Outbox};
+use crate::outbox::Outbox;
+use fleet::Moment;
+use follower::ClientKey;
+use frames::FrameCache;
+use lost::LostClients;
+use pacing::Pacing;
+use subscriber::Subscriber;
+use timeline::Timeline;
+use topics::TopicIndex;
+use waits::Waits;
+
+pub use fleet::{ClientMode, ClientState, ClientView, ReportedPolicies};
+pub use wait_target::{Missing, NotAWaitTarget, WaitOutcome, WaitTarget};
+pub use waits::WaitId;
 
 /// One connection, for as long as it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,25 +56,90 @@ pub const SLOW_FOR: Duration = Duration::from_secs(10);
 /// So many topics a connection may have.
 pub const MOST_TOPICS: usize = 1000;
 
-/// An outbox with more than this is ended at once: its reader is gone in all but name.
-const HOPELESS: usize = 8 * Outbox::LIMIT;
+/// How often those who follow a feed are told where it is, while it moves.
+pub const POSITIONS_EVERY: Duration = Duration::from_secs(10);
 
 /// Topics, subscribers, and the feed behind them.
 #[derive(Debug)]
 pub struct Hub {
     feed: FeedLog,
-    subscribers: HashMap<SubscriberId, Subscriber>,
-    by_topic: HashMap<Topic, Vec<SubscriberId>>,
+    subscribers: BTreeMap<SubscriberId, Subscriber>,
+    /// Who holds topics in the released way.
+    released: TopicIndex,
+    /// Who follows the feed of which scope. Never walked where the order would show.
+    followed: HashMap<ScopeId, Followed>,
+    /// The connections of each client that follows.
+    clients: BTreeMap<ClientKey, BTreeSet<SubscriberId>>,
+    lost: LostClients,
+    waits: Waits,
+    frames: FrameCache,
+    pacing: Pacing,
+    positions_sent: Option<Instant>,
     /// Counts deliveries, to tell each subscriber at most once of each change.
     deliveries: u64,
 }
 
-#[derive(Debug)]
-struct Subscriber {
-    outbox: Arc<Outbox>,
-    topics: Vec<Topic>,
-    last_delivery: u64,
-    full_since: Option<Instant>,
+/// Those who follow the feed of one scope.
+#[derive(Debug, Default)]
+struct Followed {
+    topics: TopicIndex,
+    timeline: Timeline,
+    followers: usize,
+}
+
+/// What is known of a connection from the moment it is made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// The id that the server gave it.
+    pub channel_id: String,
+    /// Where it comes from.
+    pub host: Option<String>,
+    /// What it called itself in the query of its upgrade.
+    pub client_id: Option<String>,
+}
+
+impl Peer {
+    /// What to call it: what it calls itself, or its id.
+    pub fn name(&self) -> &str {
+        self.client_id.as_deref().unwrap_or(&self.channel_id)
+    }
+}
+
+/// A connection asked for more than [`MOST_TOPICS`]. Nothing was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("more topics than a connection may have")]
+pub struct TooManyTopics;
+
+/// Why a report of what was applied counts for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AppliedFault {
+    /// The connection did not resume.
+    #[error("it does not follow the feed")]
+    NotResumed,
+    /// A range ends before it begins.
+    #[error("a range of revisions runs backwards")]
+    Backwards,
+    /// It names revisions that the connection was not told.
+    #[error("it names revisions that it was never told")]
+    NeverTold,
+}
+
+/// How a change is handed out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// Who gets no copy.
+    pub except: Option<SubscriberId>,
+    /// Somebody waits to hear that it was applied: clients are asked to say so at once.
+    pub confirm: bool,
+}
+
+/// The time, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For what passes on this machine.
+    pub instant: Instant,
+    /// For others: milliseconds since the Unix epoch.
+    pub unix_millis: u64,
 }
 
 /// What a publish did.
@@ -60,8 +156,15 @@ impl Hub {
     pub fn new(feed: FeedLog) -> Self {
         Self {
             feed,
-            subscribers: HashMap::new(),
-            by_topic: HashMap::new(),
+            subscribers: BTreeMap::new(),
+            released: TopicIndex::default(),
+            followed: HashMap::new(),
+            clients: BTreeMap::new(),
+            lost: LostClients::default(),
+            waits: Waits::default(),
+            frames: FrameCache::default(),
+            pacing: Pacing::default(),
+            positions_sent: None,
             deliveries: 0,
         }
     }
@@ -72,13 +175,8 @@ impl Hub {
     }
 
     /// Adds a connection without topics.
-    pub fn register(&mut self, id: SubscriberId, outbox: Arc<Outbox>) {
-        let subscriber = Subscriber {
-            outbox,
-            topics: Vec::new(),
-            last_delivery: 0,
-            full_since: None,
-        };
+    pub fn register(&mut self, id: SubscriberId, outbox: Arc<Outbox>, peer: Peer, now: Instant) {
+        let subscriber = Subscriber::new(outbox, peer, now);
         self.subscribers.insert(id, subscriber);
     }
 
@@ -88,20 +186,21 @@ impl Hub {
         let Some(subscriber) = self.subscribers.get_mut(&id) else {
             return false;
         };
-        if subscriber.topics.len() + topics.len() > MOST_TOPICS {
+        if subscriber.topic_count() + topics.len() > MOST_TOPICS {
             return false;
         }
         for topic in topics {
             if subscriber.topics.contains(&topic) {
                 continue;
             }
-            self.by_topic.entry(topic.clone()).or_default().push(id);
+            self.released.add(&topic, id);
             subscriber.topics.push(topic);
         }
         true
     }
 
-    /// Takes topics from a connection. Those it does not have are skipped.
+    /// Takes topics from a connection. Those it does not have are skipped, as are those that it
+    /// follows the feed with.
     pub fn unsubscribe(&mut self, id: SubscriberId, topics: &[Topic]) {
         let Some(subscriber) = self.subscribers.get_mut(&id) else {
             return;
@@ -109,22 +208,32 @@ impl Hub {
         for topic in topics {
             if let Some(at) = subscriber.topics.iter().position(|held| held == topic) {
                 subscriber.topics.swap_remove(at);
-                forget(&mut self.by_topic, topic, id);
+                self.released.remove(topic, id);
             }
         }
     }
 
-    /// Removes a connection and everything it subscribed to.
-    pub fn remove(&mut self, id: SubscriberId) {
+    /// Removes a connection and everything it subscribed to. A client that followed the feed is
+    /// remembered for 30 s.
+    pub fn remove(&mut self, id: SubscriberId, now: Instant) {
+        if let Some((key, view)) = self.unfollow(id, now) {
+            // A client that has another connection is not lost.
+            let forgotten = match self.clients.contains_key(&key) {
+                true => Vec::new(),
+                false => self.lost.add(key.clone(), view, now),
+            };
+            self.reconsider(&key, now);
+            forgotten.iter().for_each(|key| self.reconsider(key, now));
+        }
         let Some(subscriber) = self.subscribers.remove(&id) else {
             return;
         };
         for topic in &subscriber.topics {
-            forget(&mut self.by_topic, topic, id);
+            self.released.remove(topic, id);
         }
     }
 
-    /// Appends a change and hands it to each subscriber of one of its topics, but for `except`.
+    /// Appends a change and hands it to each subscriber of one of its topics.
     ///
     /// A change that was appended before is not delivered again.
     pub fn publish(
@@ -132,35 +241,68 @@ impl Hub {
         scope: &ScopeId,
         expected: Option<Revision>,
         draft: ChangeDraft,
-        except: Option<SubscriberId>,
-        now: Instant,
+        delivery: Delivery,
+        now: Now,
     ) -> Result<Published, AppendError> {
-        let appended = self.feed.append(scope, expected, draft)?;
+        let appended = self.feed.append(scope, expected, draft, now.unix_millis)?;
         let told = match &appended {
             Appended::New(change) => {
                 let change = Arc::clone(change);
-                self.deliver(&change, except, now)
+                self.deliver(&change, delivery, now.instant)
             }
             Appended::Repeated(_) => 0,
         };
         Ok(Published { appended, told })
     }
 
-    fn deliver(&mut self, change: &Change, except: Option<SubscriberId>, now: Instant) -> usize {
+    /// The feed, to be changed by whoever delivers what becomes part of it.
+    pub fn feed_mut(&mut self) -> &mut FeedLog {
+        &mut self.feed
+    }
+
+    /// Hands a change that was just appended to each subscriber of one of its topics, once.
+    /// Returns how many there were.
+    pub fn deliver(&mut self, change: &Change, delivery: Delivery, now: Instant) -> usize {
         self.deliveries += 1;
-        let delivery = self.deliveries;
+        // Those who follow come first: who also holds a topic in the released way is told once.
+        self.tell_followers(change, delivery, now) + self.notify(change, delivery, now)
+    }
+
+    fn tell_followers(&mut self, change: &Change, delivery: Delivery, now: Instant) -> usize {
+        let Some(followed) = self.followed.get_mut(&change.scope) else {
+            return 0;
+        };
+        let revision = change.position.revision;
+        followed.timeline.note(revision, now);
         let mut told = 0;
-        for topic in &change.draft.topics {
-            let Some(ids) = self.by_topic.get(topic) else {
+        let mut frame = None;
+        let topics = change.draft.topics.iter();
+        let holders = topics.flat_map(|topic| followed.topics.holders(topic));
+        for id in holders.filter(|id| Some(**id) != delivery.except) {
+            let Some(subscriber) = self.subscribers.get_mut(id) else {
                 continue;
             };
+            if subscriber.is_first_of(self.deliveries) {
+                let frame = frame.get_or_insert_with(|| frames::change(change, delivery.confirm));
+                subscriber.tell(revision, frame.clone(), now);
+                told += 1;
+            }
+        }
+        told
+    }
+
+    fn notify(&mut self, change: &Change, delivery: Delivery, now: Instant) -> usize {
+        let mut told = 0;
+        for topic in &change.draft.topics {
             // Encoded once for each topic somebody holds; every subscriber shares the bytes.
-            let frame = notification(topic, change);
-            for id in ids.iter().filter(|id| Some(**id) != except) {
+            let mut frame = None;
+            let holders = self.released.holders(topic).iter();
+            for id in holders.filter(|id| Some(**id) != delivery.except) {
                 let Some(subscriber) = self.subscribers.get_mut(id) else {
                     continue;
                 };
-                if std::mem::replace(&mut subscriber.last_delivery, delivery) != delivery {
+                if subscriber.is_first_of(self.deliveries) {
+                    let frame = frame.get_or_insert_with(|| frames::notification(topic, change));
                     subscriber.take(frame.clone(), now);
                     told += 1;
                 }
@@ -169,188 +311,115 @@ impl Hub {
         told
     }
 
-    /// Ends the connections that have not kept up. To be called about once a second.
-    pub fn end_slow_subscribers(&mut self, now: Instant) -> usize {
-        let mut ended = 0;
+    /// Notes what a client says that it holds. After a fault everything is as before.
+    pub fn applied(
+        &mut self,
+        id: SubscriberId,
+        report: AppliedArguments,
+        now: Instant,
+    ) -> Result<(), AppliedFault> {
+        let subscriber = self.subscribers.get_mut(&id);
+        let follower = subscriber.and_then(|subscriber| subscriber.follower.as_mut());
+        let follower = follower.ok_or(AppliedFault::NotResumed)?;
+        let head = self.feed.head(&follower.key.scope);
+        follower.report(report, head.revision)?;
+        if !self.waits.is_empty() {
+            let key = follower.key.clone();
+            self.reconsider(&key, now);
+        }
+        Ok(())
+    }
+
+    /// To be called about once a second. Returns how many connections were ended because they did
+    /// not keep up.
+    pub fn tick(&mut self, now: Instant) -> usize {
+        self.frames.clear();
+        self.send_positions(now);
+        for key in self.lost.expire(now) {
+            self.reconsider(&key, now);
+        }
+        self.waits.expire(now);
+        let subscribers = self.subscribers.values_mut();
+        subscribers
+            .filter_map(|one| one.end_if_slow(now).then_some(()))
+            .count()
+    }
+
+    /// Tells those who follow a feed where it is, if they do not know. Seldom, since nothing that
+    /// concerns them has happened.
+    fn send_positions(&mut self, now: Instant) {
+        let last = *self.positions_sent.get_or_insert(now);
+        if now.duration_since(last) < POSITIONS_EVERY {
+            return;
+        }
+        self.positions_sent = Some(now);
         for subscriber in self.subscribers.values_mut() {
-            if subscriber.full_since.is_none() {
+            let Some(follower) = &subscriber.follower else {
                 continue;
-            }
-            if subscriber.outbox.bytes() <= Outbox::LIMIT {
-                subscriber.full_since = None;
-            } else if subscriber
-                .full_since
-                .is_some_and(|since| now.duration_since(since) >= SLOW_FOR)
-            {
-                subscriber.outbox.end(Ended::TooSlow);
-                subscriber.full_since = None;
-                ended += 1;
+            };
+            let head = self.feed.head(&follower.key.scope);
+            if follower.told < head.revision {
+                let frame = self.frames.head(&follower.key.scope, head);
+                subscriber.tell_position(head.revision, frame, now);
             }
         }
-        ended
+    }
+
+    /// Every client that is connected or was lost within the last 30 s, sorted by id.
+    pub fn fleet(&self, now: Instant) -> Vec<ClientView> {
+        let connected = self.subscribers.values().map(|one| self.view(one, now));
+        let mut views: Vec<ClientView> = connected.chain(self.lost.views(now)).collect();
+        views.sort_by(|a, b| (&a.id, &a.scope).cmp(&(&b.id, &b.scope)));
+        views
+    }
+
+    fn view(&self, subscriber: &Subscriber, now: Instant) -> ClientView {
+        let peer = &subscriber.peer;
+        let followed = subscriber.follower.as_ref();
+        let Some((follower, scope)) = followed.and_then(|follower| {
+            let scope = self.followed.get(&follower.key.scope)?;
+            Some((follower, scope))
+        }) else {
+            return fleet::released_view(peer, &subscriber.topics, subscriber.since, now);
+        };
+        let moment = Moment {
+            head: self.feed.head(&follower.key.scope),
+            timeline: &scope.timeline,
+            now,
+        };
+        follower.view(peer, subscriber.since, &moment)
+    }
+
+    /// The policies that connected clients say they hold.
+    pub fn reported_policies(&self) -> Vec<ReportedPolicies> {
+        let followers = self.subscribers.iter().filter_map(|(id, subscriber)| {
+            let follower = subscriber.follower.as_ref()?;
+            follower.reported_policies(*id)
+        });
+        followers.collect()
+    }
+
+    /// Tells clients that their policies are not those of their commit, so that they take a
+    /// snapshot. The fleet view says so until they report others.
+    pub fn mark_drift(&mut self, subscribers: &[SubscriberId], now: Instant) {
+        for id in subscribers {
+            let Some(subscriber) = self.subscribers.get_mut(id) else {
+                continue;
+            };
+            if let Some(follower) = &mut subscriber.follower {
+                follower.mark_drift();
+                let head = self.feed.head(&follower.key.scope);
+                let frame = frames::position(&head, true);
+                subscriber.tell_position(head.revision, frame, now);
+            }
+        }
     }
 
     /// Ends every connection.
     pub fn end_all(&mut self) {
-        for subscriber in self.subscribers.values() {
-            subscriber.outbox.end(Ended::ShuttingDown);
-        }
+        self.subscribers.values().for_each(Subscriber::shut_down);
     }
-}
-
-impl Subscriber {
-    fn take(&mut self, frame: Utf8Bytes, now: Instant) {
-        let waiting = self.outbox.push(frame);
-        if waiting > HOPELESS {
-            self.outbox.end(Ended::TooSlow);
-        } else if waiting > Outbox::LIMIT {
-            self.full_since.get_or_insert(now);
-        }
-    }
-}
-
-fn forget(by_topic: &mut HashMap<Topic, Vec<SubscriberId>>, topic: &Topic, id: SubscriberId) {
-    let Some(ids) = by_topic.get_mut(topic) else {
-        return;
-    };
-    if let Some(at) = ids.iter().position(|held| *held == id) {
-        ids.swap_remove(at);
-    }
-    if ids.is_empty() {
-        by_topic.remove(topic);
-    }
-}
-
-/// The frame that tells of a change. Peers read the topic and echo the call id, and no more, so
-/// one text serves all of them.
-fn notification(topic: &Topic, change: &Change) -> Utf8Bytes {
-    let id = &change.position.digest.to_string();
-    let arguments = NotifyArguments {
-        subscription: Subscription {
-            id: Some(id.clone()),
-            subscriber_id: Some(id.clone()),
-            topic: topic.clone(),
-            notifier_id: None,
-        },
-        data: Some(change.draft.payload.data().clone()),
-    };
-    rpc::request_text(rpc::NOTIFY, &arguments, id).into()
 }
 
 #[cfg(test)]
-mod tests {
-    use opal_protocol::Document;
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
-
-    use super::*;
-    use crate::feed::{FeedLimits, Payload, new_epoch};
-    use crate::outbox::Next;
-
-    struct Bench {
-        hub: Hub,
-        now: Instant,
-        published: u32,
-    }
-
-    impl Bench {
-        fn new() -> Self {
-            let epoch = new_epoch(&mut StdRng::seed_from_u64(1));
-            Self {
-                hub: Hub::new(FeedLog::new(epoch, FeedLimits::default())),
-                now: Instant::now(),
-                published: 0,
-            }
-        }
-
-        fn join(&mut self, id: u64, topics: &[&str]) -> Arc<Outbox> {
-            let outbox = Arc::new(Outbox::default());
-            self.hub.register(SubscriberId(id), Arc::clone(&outbox));
-            let topics = topics.iter().copied().map(Topic::from).collect();
-            assert!(self.hub.subscribe(SubscriberId(id), topics));
-            outbox
-        }
-
-        fn publish(&mut self, topics: &[&str], data: &str, except: Option<u64>) -> usize {
-            self.published += 1;
-            let draft = ChangeDraft {
-                id: self.published.to_string().as_str().into(),
-                topics: topics.iter().copied().map(Topic::from).collect(),
-                payload: Payload::Data(Document::parse(data).unwrap()),
-            };
-            let except = except.map(SubscriberId);
-            self.hub
-                .publish(&ScopeId::default(), None, draft, except, self.now)
-                .unwrap()
-                .told
-        }
-    }
-
-    fn topics(outbox: &Outbox) -> Vec<String> {
-        let mut topics = Vec::new();
-        while let Some(Next::Frame(frame)) = outbox.try_next() {
-            let frame: serde_json::Value = serde_json::from_str(&frame).unwrap();
-            let topic = &frame["request"]["arguments"]["subscription"]["topic"];
-            topics.push(topic.as_str().unwrap().to_owned());
-        }
-        topics
-    }
-
-    #[test]
-    fn a_subscriber_is_told_once_of_each_change_that_matches() {
-        let mut bench = Bench::new();
-        let both = bench.join(1, &["a", "b"]);
-        let other = bench.join(2, &["c"]);
-        assert_eq!(bench.publish(&["a", "b"], "1", None), 1);
-        assert_eq!(bench.publish(&["b", "c"], "2", None), 2);
-        assert_eq!(topics(&both), ["a", "b"]);
-        assert_eq!(topics(&other), ["c"]);
-    }
-
-    #[test]
-    fn the_publisher_gets_no_copy_and_who_left_gets_nothing() {
-        let mut bench = Bench::new();
-        let publisher = bench.join(1, &["a"]);
-        let gone = bench.join(2, &["a"]);
-        bench
-            .hub
-            .unsubscribe(SubscriberId(2), &["a".into(), "never".into()]);
-        assert_eq!(bench.publish(&["a"], "1", Some(1)), 0);
-        bench.hub.remove(SubscriberId(1));
-        assert_eq!(bench.publish(&["a"], "2", None), 0);
-        assert!(topics(&publisher).is_empty() && topics(&gone).is_empty());
-        assert!(bench.hub.by_topic.is_empty());
-    }
-
-    #[test]
-    fn subscribing_twice_is_subscribing_once() {
-        let mut bench = Bench::new();
-        let outbox = bench.join(1, &["a", "a"]);
-        assert_eq!(bench.publish(&["a"], "1", None), 1);
-        assert_eq!(topics(&outbox).len(), 1);
-    }
-
-    #[test]
-    fn a_connection_has_so_many_topics_and_no_more() {
-        let mut bench = Bench::new();
-        bench.join(1, &["a"]);
-        let many = (0..MOST_TOPICS)
-            .map(|n| Topic::from(n.to_string()))
-            .collect();
-        assert!(!bench.hub.subscribe(SubscriberId(1), many));
-        assert_eq!(bench.publish(&["0"], "1", None), 0, "none of them");
-    }
-
-    #[test]
-    fn who_stays_behind_is_ended_and_who_catches_up_is_not() {
-        let mut bench = Bench::new();
-        let (slow, fast) = (bench.join(1, &["a"]), bench.join(2, &["a"]));
-        let large = format!("\"{}\"", "x".repeat(Outbox::LIMIT));
-        bench.publish(&["a"], &large, None);
-        assert_eq!(topics(&fast).len(), 1);
-        bench.now += SLOW_FOR;
-        assert_eq!(bench.hub.end_slow_subscribers(bench.now), 1);
-        assert_eq!(slow.try_next(), Some(Next::End(Ended::TooSlow)));
-        assert_eq!(fast.try_next(), None);
-    }
-}
+mod tests;

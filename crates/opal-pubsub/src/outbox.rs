@@ -9,6 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use axum::extract::ws::Utf8Bytes;
 use tokio::sync::Notify;
 
+use crate::session::call_id_of;
+
 /// Why a connection is ended from our side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -63,6 +65,13 @@ impl Outbox {
         drop(state);
         self.news.notify_one();
         bytes
+    }
+
+    /// Drops the frames that wait and ask for no answer: those of a feed.
+    pub(crate) fn drop_events(&self) {
+        let mut state = self.lock();
+        state.frames.retain(|frame| call_id_of(frame).is_some());
+        state.bytes = state.frames.iter().map(|frame| frame.len()).sum();
     }
 
     /// How many bytes wait.

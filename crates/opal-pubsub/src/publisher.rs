@@ -1,17 +1,23 @@
-//! The task that owns the hub, and the handle through which everyone else talks to it.
+//! The handle through which everyone talks to the hub; [`task`] is the task that owns it.
+
+mod task;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use opal_protocol::{CommitHash, Position, ScopeId, Topic};
+use opal_protocol::feed::{AppliedArguments, ResumeAnswer, ResumeArguments};
+use opal_protocol::{CommitHash, Position, Revision, ScopeId, Topic};
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use crate::feed::{AppendError, ChangeDraft};
-use crate::hub::{Hub, Published, SubscriberId};
+use crate::hub::{
+    AppliedFault, ClientView, Hub, Peer, Published, ReportedPolicies, SubscriberId, TooManyTopics,
+    WaitOutcome, WaitTarget,
+};
 use crate::outbox::Outbox;
+
+pub use task::HubTask;
 
 /// Commands that may wait for the hub. More make their senders wait.
 const WAITING_COMMANDS: usize = 1024;
@@ -48,20 +54,35 @@ enum Command {
         scope: ScopeId,
         draft: ChangeDraft,
         except: Option<SubscriberId>,
+        wait: Option<WaitRequest>,
         answer: oneshot::Sender<Result<Published, AppendError>>,
     },
-    Register(SubscriberId, Arc<Outbox>, oneshot::Sender<()>),
+    Wait(ScopeId, Revision, WaitRequest),
+    Register(SubscriberId, Arc<Outbox>, Peer, oneshot::Sender<()>),
     Subscribe(SubscriberId, Vec<Topic>, oneshot::Sender<bool>),
     Unsubscribe(SubscriberId, Vec<Topic>, oneshot::Sender<()>),
+    Resume(
+        SubscriberId,
+        ResumeArguments,
+        oneshot::Sender<Result<ResumeAnswer, TooManyTopics>>,
+    ),
+    Applied(
+        SubscriberId,
+        AppliedArguments,
+        oneshot::Sender<Result<(), AppliedFault>>,
+    ),
     Head(ScopeId, oneshot::Sender<(Position, Option<CommitHash>)>),
+    Fleet(oneshot::Sender<Vec<ClientView>>),
+    ReportedPolicies(oneshot::Sender<Vec<ReportedPolicies>>),
+    MarkDrift(Vec<SubscriberId>, oneshot::Sender<()>),
 }
 
-/// The task that owns the [`Hub`].
+/// Somebody who wants to hear what becomes of a change.
 #[derive(Debug)]
-pub struct HubTask {
-    hub: Hub,
-    commands: mpsc::Receiver<Command>,
-    closed: mpsc::UnboundedReceiver<SubscriberId>,
+struct WaitRequest {
+    target: WaitTarget,
+    timeout: Duration,
+    outcome: oneshot::Sender<WaitOutcome>,
 }
 
 impl Publisher {
@@ -74,12 +95,7 @@ impl Publisher {
             closed: close,
             next_subscriber: Arc::new(AtomicU64::new(1)),
         };
-        let task = HubTask {
-            hub,
-            commands,
-            closed,
-        };
-        (publisher, task)
+        (publisher, HubTask::new(hub, commands, closed))
     }
 
     /// Appends a change to the feed of `scope` and hands it to its subscribers.
@@ -92,16 +108,58 @@ impl Publisher {
         draft: ChangeDraft,
         except: Option<SubscriberId>,
     ) -> Result<Published, PublishError> {
+        self.append(scope, draft, except, None).await
+    }
+
+    /// As [`publish`](Self::publish), then waits until `target` has applied the change, everybody
+    /// is accounted for, or `timeout` has passed. Whose confirmation counts is fixed at the append.
+    pub async fn publish_and_wait(
+        &self,
+        scope: &ScopeId,
+        draft: ChangeDraft,
+        target: WaitTarget,
+        timeout: Duration,
+    ) -> Result<(Published, WaitOutcome), PublishError> {
+        let (wait, outcome) = WaitRequest::new(target, timeout);
+        let published = self.append(scope, draft, None, Some(wait)).await?;
+        let outcome = outcome.await.map_err(|_| HubStopped)?;
+        Ok((published, outcome))
+    }
+
+    async fn append(
+        &self,
+        scope: &ScopeId,
+        draft: ChangeDraft,
+        except: Option<SubscriberId>,
+        wait: Option<WaitRequest>,
+    ) -> Result<Published, PublishError> {
         let scope = scope.clone();
         let published = self
             .ask(|answer| Command::Publish {
                 scope,
                 draft,
                 except,
+                wait,
                 answer,
             })
             .await??;
         Ok(published)
+    }
+
+    /// Waits until `target` has applied everything up to `revision` of `scope`, everybody is
+    /// accounted for, or `timeout` has passed. Of a revision that the feed does not hold any more,
+    /// every client of the scope counts.
+    pub async fn wait(
+        &self,
+        scope: &ScopeId,
+        revision: Revision,
+        target: WaitTarget,
+        timeout: Duration,
+    ) -> Result<WaitOutcome, HubStopped> {
+        let (wait, outcome) = WaitRequest::new(target, timeout);
+        self.send(Command::Wait(scope.clone(), revision, wait))
+            .await?;
+        outcome.await.map_err(|_| HubStopped)
     }
 
     /// Where the feed of `scope` is, and the commit that its last policy change led to.
@@ -113,15 +171,37 @@ impl Publisher {
             .await
     }
 
+    /// Every client that is connected or was lost within the last 30 s, sorted by id.
+    pub async fn fleet(&self) -> Result<Vec<ClientView>, HubStopped> {
+        self.ask(Command::Fleet).await
+    }
+
+    /// The policies that connected clients say they hold.
+    pub async fn policies_reported(&self) -> Result<Vec<ReportedPolicies>, HubStopped> {
+        self.ask(Command::ReportedPolicies).await
+    }
+
+    /// Tells clients that their policies are not those of their commit, so that they take a
+    /// snapshot, and says so in the fleet view until they report others. Those who have gone are
+    /// skipped.
+    pub async fn mark_drift(&self, subscribers: Vec<SubscriberId>) -> Result<(), HubStopped> {
+        self.ask(|done| Command::MarkDrift(subscribers, done)).await
+    }
+
     /// Adds a connection without topics; it ends when the registration is dropped.
-    pub async fn register(&self, outbox: Arc<Outbox>) -> Result<Registration, HubStopped> {
+    pub async fn register(
+        &self,
+        outbox: Arc<Outbox>,
+        peer: Peer,
+    ) -> Result<Registration, HubStopped> {
         let id = SubscriberId(self.next_subscriber.fetch_add(1, Ordering::Relaxed));
         let registration = Registration {
             id,
             publisher: self.clone(),
         };
         // Done before the registration can be dropped, whose end travels by another road.
-        self.ask(|done| Command::Register(id, outbox, done)).await?;
+        self.ask(|done| Command::Register(id, outbox, peer, done))
+            .await?;
         Ok(registration)
     }
 
@@ -136,6 +216,18 @@ impl Publisher {
 
     async fn send(&self, command: Command) -> Result<(), HubStopped> {
         self.commands.send(command).await.map_err(|_| HubStopped)
+    }
+}
+
+impl WaitRequest {
+    fn new(target: WaitTarget, timeout: Duration) -> (Self, oneshot::Receiver<WaitOutcome>) {
+        let (outcome, receiver) = oneshot::channel();
+        let request = Self {
+            target,
+            timeout,
+            outcome,
+        };
+        (request, receiver)
     }
 }
 
@@ -166,6 +258,27 @@ impl Registration {
             .ask(|done| Command::Unsubscribe(self.id, topics, done))
             .await
     }
+
+    /// Follows the feed from a position, instead of what was resumed before. What the outbox gets
+    /// from now on belongs after the answer.
+    pub async fn resume(
+        &self,
+        arguments: ResumeArguments,
+    ) -> Result<Result<ResumeAnswer, TooManyTopics>, HubStopped> {
+        self.publisher
+            .ask(|answer| Command::Resume(self.id, arguments, answer))
+            .await
+    }
+
+    /// Notes what the client holds. A fault says that this changed nothing.
+    pub async fn applied(
+        &self,
+        arguments: AppliedArguments,
+    ) -> Result<Result<(), AppliedFault>, HubStopped> {
+        self.publisher
+            .ask(|answer| Command::Applied(self.id, arguments, answer))
+            .await
+    }
 }
 
 impl Drop for Registration {
@@ -175,58 +288,5 @@ impl Drop for Registration {
     }
 }
 
-impl HubTask {
-    /// Runs until `shutdown`, then ends every connection.
-    pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut check = tokio::time::interval(Duration::from_secs(1));
-        check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => break,
-                Some(id) = self.closed.recv() => self.hub.remove(id),
-                Some(command) = self.commands.recv() => self.handle(command),
-                _ = check.tick() => {
-                    let ended = self.hub.end_slow_subscribers(Instant::now());
-                    if ended > 0 {
-                        warn!(ended, "Disconnected {ended} subscribers that did not keep up");
-                    }
-                }
-            }
-        }
-        self.hub.end_all();
-    }
-
-    fn handle(&mut self, command: Command) {
-        // Whoever asked may have gone meanwhile; then nobody misses the answer.
-        match command {
-            Command::Publish {
-                scope,
-                draft,
-                except,
-                answer,
-            } => {
-                let published = self
-                    .hub
-                    .publish(&scope, None, draft, except, Instant::now());
-                let _ = answer.send(published);
-            }
-            Command::Register(id, outbox, done) => {
-                self.hub.register(id, outbox);
-                if done.send(()).is_err() {
-                    self.hub.remove(id);
-                }
-            }
-            Command::Subscribe(id, topics, done) => {
-                let _ = done.send(self.hub.subscribe(id, topics));
-            }
-            Command::Unsubscribe(id, topics, done) => {
-                self.hub.unsubscribe(id, &topics);
-                let _ = done.send(());
-            }
-            Command::Head(scope, answer) => {
-                let feed = self.hub.feed();
-                let _ = answer.send((feed.head(&scope), feed.commit(&scope).cloned()));
-            }
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

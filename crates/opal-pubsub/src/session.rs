@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use opal_protocol::feed::{self, AppliedArguments, ResumeArguments};
 use opal_protocol::rpc::{self, Incoming, PublishArguments, SubscribeArguments, server_methods};
-use opal_protocol::{Claims, Topic};
+use opal_protocol::{Claims, ScopeId, Topic};
 
 use crate::hub::MOST_TOPICS;
 
@@ -43,6 +44,9 @@ const CLOSED_TOPICS: [&str; 2] = [Topic::ALL_TOPICS, "__opal_scope_purge__"];
 pub struct Session {
     channel_id: String,
     permitted_topics: Option<Vec<Topic>>,
+    allowed_scopes: Option<Vec<ScopeId>>,
+    /// Whether the feed was agreed on.
+    feed: bool,
     /// When the peer's token ends.
     expires: Option<Instant>,
     limits: SessionLimits,
@@ -65,10 +69,16 @@ pub enum Action {
     Subscribe(Vec<Topic>, Option<String>),
     /// Unsubscribe, then send the text.
     Unsubscribe(Vec<Topic>, String),
+    /// Follow the feed, then answer how it goes on, or that it is not possible, under this call id.
+    Resume(ResumeArguments, Option<String>),
+    /// Note what the client holds.
+    Applied(AppliedArguments),
     /// Publish, then send the text.
     Publish(PublishArguments, String),
     /// A request for topics that this peer may not have. Send the text.
     Denied(Vec<Topic>, String),
+    /// A request for a scope that this peer may not have. Send the text.
+    DeniedScope(ScopeId, String),
     /// Close: the peer does not speak this protocol.
     Close(Fault),
 }
@@ -94,7 +104,8 @@ pub enum Fault {
 }
 
 impl Session {
-    /// A new connection under the given id, with what its token allows.
+    /// A new connection under the given id, with what its token allows. It speaks the released
+    /// protocol and no more until [`with_feed`](Self::with_feed).
     pub fn new(
         channel_id: String,
         claims: Option<&Claims>,
@@ -105,14 +116,24 @@ impl Session {
         let permitted = claims.and_then(|claims| claims.permitted_topics.as_ref());
         let permitted_topics =
             permitted.map(|topics| topics.iter().map(|topic| topic.as_str().into()).collect());
+        let allowed = claims.and_then(|claims| claims.allowed_scopes.as_ref());
+        let allowed_scopes =
+            allowed.map(|scopes| scopes.iter().map(|scope| scope.as_str().into()).collect());
         Self {
             channel_id,
             permitted_topics,
+            allowed_scopes,
+            feed: false,
             expires,
             limits,
             unanswered: VecDeque::new(),
             last_heard: now,
         }
+    }
+
+    /// The same connection after both sides agreed on the feed.
+    pub fn with_feed(self) -> Self {
+        Self { feed: true, ..self }
     }
 
     /// The id that the server gave the connection.
@@ -130,7 +151,7 @@ impl Session {
         self.unanswered.len() < self.limits.window
     }
 
-    /// Notes a notification that is being sent.
+    /// Notes a frame that is being sent, if it has to be answered.
     pub fn notified(&mut self, frame: &str, now: Instant) {
         if let Some(call_id) = call_id_of(frame) {
             self.unanswered.push_back((call_id.into(), now));
@@ -216,10 +237,30 @@ impl Session {
                     .unwrap_or_else(|| Action::Publish(publish, yes())),
                 Err(_) => Action::Close(Fault::BadCall),
             },
+            feed::RESUME if self.feed => match serde_json::from_str(arguments) {
+                Ok(resume) => self.on_resume(resume, request.call_id.clone()),
+                Err(_) => Action::Close(Fault::BadCall),
+            },
+            feed::APPLIED if self.feed => match serde_json::from_str(arguments) {
+                Ok(report) => Action::Applied(report),
+                Err(_) => Action::Close(Fault::BadCall),
+            },
             // As upstream: private names and attributes that are no methods are ignored.
             name if name.starts_with('_') || name == "channel" => Action::Nothing,
             _ => Action::Close(Fault::BadCall),
         }
+    }
+
+    fn on_resume(&self, resume: ResumeArguments, call_id: Option<String>) -> Action {
+        if let Some(denied) = self.denied(&resume.topics, call_id.as_deref()) {
+            return denied;
+        }
+        let allowed = self.allowed_scopes.as_ref();
+        if allowed.is_none_or(|allowed| allowed.contains(&resume.scope)) {
+            return Action::Resume(resume, call_id);
+        }
+        let no = rpc::response_text(&false, "bool", call_id.as_deref());
+        Action::DeniedScope(resume.scope, no)
     }
 
     /// A refusal, if one of the topics is not for this peer. The connection stays: released
@@ -251,10 +292,13 @@ fn is_too_large(publish: &PublishArguments) -> bool {
         || publish.topics.len() > MOST_TOPICS
 }
 
-/// The `call_id` of a frame that we wrote: it ends `"call_id":"…"},"response":null}`.
-fn call_id_of(frame: &str) -> Option<&str> {
-    let (_, tail) = frame.rsplit_once(r#""call_id":""#)?;
-    tail.split('"').next()
+/// The `call_id` of a frame that we wrote, which ends `"call_id":"…"},"response":null}`; none for
+/// one that asks for no answer. Looks at the end only: payloads may hold the same words.
+pub(crate) fn call_id_of(frame: &str) -> Option<&str> {
+    let (head, call_id) = frame
+        .strip_suffix(r#""},"response":null}"#)?
+        .rsplit_once('"')?;
+    head.ends_with(r#""call_id":"#).then_some(call_id)
 }
 
 #[cfg(test)]
@@ -362,5 +406,97 @@ mod tests {
         let session = Session::new("id".into(), None, Some(end), SessionLimits::default(), now);
         assert_eq!(session.overdue(now), None);
         assert_eq!(session.overdue(end), Some(Fault::TokenExpired));
+    }
+
+    #[test]
+    fn without_the_feed_its_methods_do_not_exist() {
+        let (mut session, now) = session(None);
+        for method in ["resume", "applied"] {
+            let action = session.on_text(&call(method, r#"{"topics":[],"low":0}"#), now);
+            assert!(matches!(action, Action::Close(Fault::BadCall)), "{method}");
+        }
+    }
+
+    #[test]
+    fn with_the_feed_what_cannot_be_read_closes() {
+        let (session, now) = session(None);
+        let mut session = session.with_feed();
+        for text in [
+            call("resume", "{}"),
+            call("resume", r#"{"topics":"a"}"#),
+            call("resume", "null"),
+            call("applied", "{}"),
+            call("applied", r#"{"low":-1}"#),
+            call("applied", r#"{"low":1,"done":[[1]]}"#),
+            call("applied", r#"{"low":1,"failing":[{"revision":1}]}"#),
+            call("change", "{}"),
+            call("position", "{}"),
+        ] {
+            let action = session.on_text(&text, now);
+            assert!(matches!(action, Action::Close(Fault::BadCall)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_resume_is_for_the_topics_and_scopes_of_the_token() {
+        let now = Instant::now();
+        let claims = Claims {
+            permitted_topics: Some(vec!["users".to_owned()]),
+            allowed_scopes: Some(vec!["tenant".to_owned()]),
+            ..Claims::default()
+        };
+        let limits = SessionLimits::default();
+        let mut session = Session::new("id".into(), Some(&claims), None, limits, now).with_feed();
+        let mut ask = |scope: &str, topic: &str| {
+            let arguments = format!(r#"{{"scope":"{scope}","topics":["{topic}"]}}"#);
+            session.on_text(&call("resume", &arguments), now)
+        };
+        let Action::Resume(arguments, call_id) = ask("tenant", "users") else {
+            unreachable!("both are permitted");
+        };
+        assert_eq!(
+            (arguments.scope, call_id.as_deref()),
+            ("tenant".into(), Some("c"))
+        );
+        for (action, expected) in [
+            (ask("tenant", "users/a"), "topic"),
+            (ask("default", "users"), "scope"),
+        ] {
+            let (what, reply) = match action {
+                Action::Denied(_, reply) => ("topic", reply),
+                Action::DeniedScope(_, reply) => ("scope", reply),
+                other => unreachable!("{other:?}"),
+            };
+            assert_eq!(what, expected);
+            assert_eq!(reply, rpc::response_text(&false, "bool", Some("c")));
+        }
+    }
+
+    #[test]
+    fn without_a_token_every_scope_is_open_but_closed_topics_are_not() {
+        let (session, now) = session(None);
+        let mut session = session.with_feed();
+        let open = session.on_text(&call("resume", r#"{"scope":"x","topics":["a"]}"#), now);
+        assert!(matches!(open, Action::Resume(..)));
+        for topic in CLOSED_TOPICS {
+            let arguments = format!(r#"{{"topics":["a","{topic}"]}}"#);
+            let closed = session.on_text(&call("resume", &arguments), now);
+            assert!(matches!(closed, Action::Denied(..)), "{topic}");
+        }
+    }
+
+    #[test]
+    fn frames_that_ask_for_no_answer_do_not_fill_the_window() {
+        let (session, now) = session(None);
+        let mut session = session.with_feed();
+        let tricky = serde_json::json!({ "payload": { "call_id": "x" }, "end": "\"call_id\":\"y" });
+        for _ in 0..10 {
+            session.notified(&rpc::event_text("change", &tricky), now);
+        }
+        assert!(session.may_notify());
+        let later = now + SessionLimits::default().answer_within;
+        assert_eq!(session.overdue(later), None);
+        let frame = rpc::request_text("notify", &tricky, "n1");
+        assert_eq!(call_id_of(&frame), Some("n1"));
     }
 }

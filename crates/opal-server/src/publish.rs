@@ -86,7 +86,7 @@ impl Publications {
         let draft = ChangeDraft {
             // Posting the same update again publishes it again, so its own id is not the change's.
             id: UpdateId::from_uuid(Uuid::new_v4()),
-            topics,
+            topics: topics.into(),
             payload,
         };
         self.publisher.publish(&self.scope, draft, None).await
@@ -102,7 +102,7 @@ impl AnnouncePolicy for Publications {
             .map(|directory| Topic::policy(&self.scope, directory))
             .collect();
         let (_, current) = self.publisher.head(&self.scope).await?;
-        let payload = Payload::Policy(PolicyChange::new(current, &update));
+        let payload = PolicyChange::new(current, &update).into();
         let published = self.publish(topics, payload).await?;
         info!(
             scope.id = %self.scope,

@@ -10,11 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use opal_engine::{Edit, Engine, EngineError};
-use opal_protocol::{DataPath, PolicyBundle};
+use opal_protocol::{DataPath, Patch, PlainOperation, PolicyBundle};
 
 use super::document::Write;
 use super::ignore::IgnoredPaths;
-use super::patch::{Patch, PlainOperation};
 use super::static_data::{DataPlan, StaticData};
 use super::{PolicyProblem, PolicyStore, StoreChange, StoreError, system};
 
@@ -144,7 +143,7 @@ impl Shared {
                     operations: plain.into_iter().map(operation).collect(),
                 };
                 Ok(prepared(vec![edit], move |error| {
-                    patch.fails(error.to_string())
+                    patch.fails(error.to_string()).into()
                 }))
             }
             StoreChange::Delete { path } => {
@@ -157,7 +156,7 @@ impl Shared {
     fn read(&self, path: &DataPath, patch: &Patch) -> Result<serde_json::Value, StoreError> {
         let text = self.engine.data(path.segments());
         let text = text.ok_or_else(|| patch.fails("there is no document"))?;
-        serde_json::from_str(&text).map_err(|error| patch.fails(error.to_string()))
+        serde_json::from_str(&text).map_err(|error| patch.fails(error.to_string()).into())
     }
 
     /// Removals of what is there; places below one already removed are gone with it.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use opal_protocol::{DataPath, RedactedUrl};
+use opal_protocol::{DataPath, PatchError, RedactedUrl};
 use opal_runtime::BoxError;
 use reqwest::StatusCode;
 
@@ -89,6 +89,12 @@ pub enum StoreError {
         /// Where it stops making sense.
         source: serde_json::Error,
     },
+}
+
+impl From<PatchError> for StoreError {
+    fn from(PatchError { path, problem }: PatchError) -> Self {
+        Self::PatchFailed { path, problem }
+    }
 }
 
 impl StoreError {

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use opal_protocol::{DataPath, PolicyBundle, PolicyModule};
+use opal_protocol::{DataPath, Patch, PolicyBundle, PolicyModule};
 use serde_json::{Map, Value};
 
 use super::document::Write;
-use super::patch::Patch;
 use super::static_data::StaticData;
 use super::{PolicyProblem, PolicyStore, StoreChange, StoreError};
 

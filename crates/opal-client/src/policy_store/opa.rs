@@ -14,14 +14,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use opal_protocol::{DataPath, Document, PolicyBundle};
+use opal_protocol::{DataPath, Document, Patch, PolicyBundle};
 use opal_runtime::ConnRetryOptions;
 use reqwest::Client;
 use tokio::sync::{Mutex, RwLock};
 use url::Url;
 
 use super::ignore::IgnoredPaths;
-use super::patch::Patch;
 use super::static_data::{DataPlan, StaticData};
 use super::{PolicyProblem, PolicyStore, StoreChange, StoreError};
 

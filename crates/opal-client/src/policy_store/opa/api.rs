@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use opal_protocol::{DataPath, RedactedUrl};
+use opal_protocol::{DataPath, PlainOperation, RedactedUrl};
 use opal_runtime::ConnRetryOptions;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
@@ -15,7 +15,6 @@ use super::OpaOptions;
 use super::answer::{self, DataAnswer, PolicyList, StoredPolicy};
 use super::auth::Authorizer;
 use crate::policy_store::document::Write;
-use crate::policy_store::patch::PlainOperation;
 use crate::policy_store::{PolicyProblem, StoreError};
 
 const POLICY: &str = "text/plain";

@@ -1,6 +1,6 @@
 use super::*;
 
-fn patch(operations: &str) -> Result<Patch, StoreError> {
+fn patch(operations: &str) -> Result<Patch, PatchError> {
     let operations: Vec<PatchOperation> = serde_json::from_str(operations).unwrap();
     Patch::parse(DataPath::parse("users").unwrap(), &operations)
 }
@@ -76,5 +76,31 @@ fn what_does_not_apply_is_named() {
             error,
             format!("the patch for `/users` does not apply: {problem}")
         );
+    }
+}
+
+#[test]
+fn an_operation_survives_its_form_on_the_wire() {
+    let operations = r#"[{"op":"add","path":"/a%2541~1b/-","value":1.50},{"op":"move","from":"/x","path":"/y"},
+        {"op":"remove","path":""},{"op":"test","path":"/z","value":null}]"#;
+    let read = patch(operations).unwrap();
+    let wire: Vec<PatchOperation> = read.operations().iter().map(Operation::to_wire).collect();
+    let again = Patch::parse(read.target().clone(), &wire).unwrap();
+    assert_eq!(again, read);
+}
+
+#[test]
+fn a_document_stays_as_it_was_if_the_patch_fails_half_way() {
+    let before = json!({"a": [1], "b": 2});
+    for last in [
+        r#"{"op":"remove","path":"/x"}"#,
+        r#"{"op":"test","path":"/b","value":3}"#,
+    ] {
+        let operations = format!(
+            r#"[{{"op":"remove","path":"/a/0"}},{{"op":"replace","path":"","value":{{"b":2}}}},{last}]"#
+        );
+        let mut document = before.clone();
+        assert!(patch(&operations).unwrap().apply_to(&mut document).is_err());
+        assert_eq!(document, before);
     }
 }
