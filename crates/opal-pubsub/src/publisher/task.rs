@@ -182,7 +182,7 @@ impl HubTask {
                 let _ = answer.send((feed.head(&scope), feed.commit(&scope).cloned()));
             }
             Command::Base(scope, topics, answer) => {
-                let _ = answer.send(self.hub.feed_mut().base(&scope, &topics));
+                let _ = answer.send(self.hub.base(&scope, &topics));
             }
             Command::Fleet(answer) => {
                 let _ = answer.send(self.hub.fleet(now));
