@@ -239,6 +239,20 @@ fn a_member_that_was_added_is_there_to_be_replaced() {
 }
 
 #[test]
+fn a_patch_stays_behind_what_others_wrote_in_its_place() {
+    let add = json!([{"op": "add", "path": "/b", "value": 1}]);
+    let of_others = [
+        entry(&["u"], "/a/b", "PUT", &json!({})),
+        entry(&["u"], "/a", "PATCH", &add),
+    ];
+    for of_others in of_others {
+        let base = base_of(vec![put("/a", &json!({})), of_others, patch("/a", &add)]);
+        let made_by: Vec<u64> = base.entries().map(|entry| entry.revision.0).collect();
+        assert_eq!(made_by, [1, 2, 3]);
+    }
+}
+
+#[test]
 fn what_a_patch_in_between_needs_stays() {
     let base = base_of(vec![
         put("/a/b", &json!({"v": 1})),
