@@ -12,12 +12,14 @@ use crate::policy_store::StoreChange;
 /// The folded history of a store. Holds documents by reference count.
 #[derive(Debug, Default)]
 pub struct Record {
-    bundle: Option<PolicyBundle>,
+    bundle: Option<Arc<PolicyBundle>>,
     /// Data in the order in which it was written, without what later writes left nothing of.
     data: Vec<StoreChange>,
     patches: usize,
     /// Whether data had to be forgotten.
     incomplete: bool,
+    /// How many changes were noted.
+    version: u64,
 }
 
 /// So many patches are kept. More, and all data is forgotten: what they were based on would be
@@ -40,9 +42,10 @@ impl Record {
             self.write_over(&DataPath::from(deleted), None);
         }
         match &mut self.bundle {
-            Some(held) if bundle.is_diff() => merge(held, bundle),
-            held => *held = Some(bundle.clone()),
+            Some(held) if bundle.is_diff() => merge(Arc::make_mut(held), bundle),
+            held => *held = Some(Arc::new(bundle.clone())),
         }
+        self.version += 1;
     }
 
     /// The store took a change of data.
@@ -56,6 +59,7 @@ impl Record {
             StoreChange::Patch { .. } => self.patches += 1,
         }
         self.data.push(change.clone());
+        self.version += 1;
         if self.patches > MOST_PATCHES {
             self.data.clear();
             self.patches = 0;
@@ -82,7 +86,7 @@ impl Record {
 
     /// Everything to write into an empty store, in order; `None` if nothing was ever written.
     pub fn replay(&self) -> Option<Vec<StoreChange>> {
-        let bundle = self.bundle.clone().map(Arc::new).map(StoreChange::Bundle);
+        let bundle = self.bundle.clone().map(StoreChange::Bundle);
         let changes: Vec<StoreChange> = bundle.into_iter().chain(self.data.clone()).collect();
         (!changes.is_empty()).then_some(changes)
     }
@@ -91,6 +95,11 @@ impl Record {
     pub fn any_policy(&self) -> Option<String> {
         let module = self.bundle.as_ref()?.policy_modules.first()?;
         Some(module.path.to_string())
+    }
+
+    /// A number that grows with each change that is noted.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// Whether the replay lacks something that was written.

@@ -17,11 +17,14 @@ use crate::feed::{ChangeDraft, Payload};
 use crate::hub::{Peer, TooManyTopics};
 use crate::outbox::{Ended, Next, Outbox};
 use crate::publisher::{HubStopped, Publisher, Registration};
-use crate::session::{Action, Fault, Session};
+use crate::session::{Action, Fault, Session, SessionLimits};
 
 /// Close code for "come back and load everything anew".
 const CLOSE_RESTART: u16 = 1012;
 const CLOSE_NORMAL: u16 = 1000;
+
+/// So many frames are written before we look whether the peer said something.
+const AT_ONCE: usize = 64;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -109,36 +112,31 @@ impl Channel {
         self.write(Message::Ping(bytes::Bytes::new())).await
     }
 
-    /// Writes what waits, as far as the window allows.
+    /// Writes what waits, as far as the window allows, and not so much that we would not listen.
     async fn on_next(&mut self, next: Next) -> Result<(), End> {
         let mut next = Some(next);
-        while let Some(step) = next {
-            match step {
-                Next::End(why) => return Err(why.into()),
-                Next::Frame(frame) => {
-                    self.session.notified(&frame, Instant::now());
-                    self.write(Message::Text(frame)).await?;
-                }
-            }
-            next = match self.session.may_notify() {
+        for left in (0..AT_ONCE).rev() {
+            let frame = match next {
+                Some(Next::Frame(frame)) => frame,
+                Some(Next::End(why)) => return Err(why.into()),
+                None => break,
+            };
+            self.session.notified(&frame, Instant::now());
+            let queued = self.socket.feed(Message::Text(frame));
+            in_time(self.session.limits(), &self.outbox, queued).await?;
+            next = match left > 0 && self.session.may_notify() {
                 true => self.outbox.try_next(),
                 false => None,
             };
         }
-        Ok(())
+        // Many small frames are one write.
+        in_time(self.session.limits(), &self.outbox, self.socket.flush()).await
     }
 
-    /// Writes one frame. A peer that does not read holds up neither the hub nor our shutdown.
+    /// Writes one frame.
     async fn write(&mut self, message: Message) -> Result<(), End> {
-        let limit = self.session.limits().write_within;
-        tokio::select! {
-            biased;
-            written = timeout(limit, self.socket.send(message)) => match written {
-                Ok(written) => Ok(written?),
-                Err(_) => Err(End::TooSlow),
-            },
-            why = self.outbox.ended() => Err(why.into()),
-        }
+        let written = self.socket.send(message);
+        in_time(self.session.limits(), &self.outbox, written).await
     }
 
     async fn on_message(&mut self, message: Message) -> Result<(), End> {
@@ -291,6 +289,23 @@ impl Channel {
         };
         // Whether it arrives is the peer's business.
         let _ = timeout(Duration::from_secs(1), goodbye).await;
+    }
+}
+
+/// Waits until something is written. A peer that does not read holds up neither the hub nor our
+/// shutdown.
+async fn in_time(
+    limits: &SessionLimits,
+    outbox: &Outbox,
+    writing: impl Future<Output = Result<(), axum::Error>>,
+) -> Result<(), End> {
+    tokio::select! {
+        biased;
+        written = timeout(limits.write_within, writing) => match written {
+            Ok(written) => Ok(written?),
+            Err(_) => Err(End::TooSlow),
+        },
+        why = outbox.ended() => Err(why.into()),
     }
 }
 

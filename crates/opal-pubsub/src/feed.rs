@@ -22,6 +22,7 @@ pub mod base;
 mod change;
 pub mod journal;
 pub mod journal_file;
+mod known_ids;
 mod scope_log;
 mod topics;
 

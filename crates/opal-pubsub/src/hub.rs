@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use opal_protocol::feed::AppliedArguments;
+use opal_protocol::feed::{AppliedArguments, BaseSnapshot};
 use opal_protocol::{Revision, ScopeId, Topic};
 
 use crate::feed::{AppendError, Appended, Change, ChangeDraft, FeedLog};
@@ -172,6 +172,11 @@ impl Hub {
     /// The feed.
     pub fn feed(&self) -> &FeedLog {
         &self.feed
+    }
+
+    /// What the feed of `scope` comes down to at its head, for a client of `topics`.
+    pub fn base(&mut self, scope: &ScopeId, topics: &[Topic]) -> BaseSnapshot {
+        self.feed.base(scope, topics)
     }
 
     /// Adds a connection without topics.

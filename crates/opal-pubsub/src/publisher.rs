@@ -1,4 +1,4 @@
-//! The handle through which everyone talks to the hub; [`task`] is the task that owns it.
+//! The handle through which everyone talks to the hub, and [`HubTask`], the task that owns it.
 
 mod task;
 
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use opal_protocol::feed::{AppliedArguments, ResumeAnswer, ResumeArguments};
+use opal_protocol::feed::{AppliedArguments, BaseSnapshot, ResumeAnswer, ResumeArguments};
 use opal_protocol::{CommitHash, Position, Revision, ScopeId, Topic};
 use tokio::sync::{mpsc, oneshot};
 
@@ -72,6 +72,7 @@ enum Command {
         oneshot::Sender<Result<(), AppliedFault>>,
     ),
     Head(ScopeId, oneshot::Sender<(Position, Option<CommitHash>)>),
+    Base(ScopeId, Vec<Topic>, oneshot::Sender<BaseSnapshot>),
     Fleet(oneshot::Sender<Vec<ClientView>>),
     ReportedPolicies(oneshot::Sender<Vec<ReportedPolicies>>),
     MarkDrift(Vec<SubscriberId>, oneshot::Sender<()>),
@@ -168,6 +169,16 @@ impl Publisher {
         scope: &ScopeId,
     ) -> Result<(Position, Option<CommitHash>), HubStopped> {
         self.ask(|answer| Command::Head(scope.clone(), answer))
+            .await
+    }
+
+    /// What the feed of `scope` comes down to at its head, for a client of `topics`.
+    pub async fn base(
+        &self,
+        scope: &ScopeId,
+        topics: Vec<Topic>,
+    ) -> Result<BaseSnapshot, HubStopped> {
+        self.ask(|answer| Command::Base(scope.clone(), topics, answer))
             .await
     }
 

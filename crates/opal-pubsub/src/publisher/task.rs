@@ -95,8 +95,13 @@ impl HubTask {
                 let delivery = Delivery { except, confirm };
                 let unix_millis = SystemTime::now()
                     .duration_since(SystemTime::UNIX_EPOCH)
-                    .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-                let at = Now { instant: now, unix_millis };
+                    .map_or(0, |since| {
+                        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+                    });
+                let at = Now {
+                    instant: now,
+                    unix_millis,
+                };
                 let published = self.hub.publish(&scope, None, draft, delivery, at);
                 if let (Ok(published), Some(wait)) = (&published, wait) {
                     let revision = published.appended.position().revision;
@@ -127,6 +132,9 @@ impl HubTask {
             Command::Head(scope, answer) => {
                 let feed = self.hub.feed();
                 let _ = answer.send((feed.head(&scope), feed.commit(&scope).cloned()));
+            }
+            Command::Base(scope, topics, answer) => {
+                let _ = answer.send(self.hub.base(&scope, &topics));
             }
             Command::Fleet(answer) => {
                 let _ = answer.send(self.hub.fleet(now));

@@ -124,6 +124,18 @@ async fn a_repeated_publish_waits_for_the_change_that_is_there() {
 }
 
 #[tokio::test]
+async fn the_base_is_that_of_the_head() {
+    with_hub(async |publisher| {
+        let scope = ScopeId::default();
+        publisher.publish(&scope, draft("1"), None).await.unwrap();
+        let base = publisher.base(&scope, vec!["a".into()]).await.unwrap();
+        let (head, _) = publisher.head(&scope).await.unwrap();
+        assert_eq!(base.position, head);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_registration_that_is_dropped_is_seen_as_lost() {
     with_hub(async |publisher| {
         let (client, _) = follow(&publisher, "c1").await;

@@ -35,11 +35,15 @@ fn removal(path: &str, name: &str) -> DataSourceEntry {
     patch(path, &json!([{"op": "remove", "path": format!("/{name}")}]))
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a list is written where it is used"
+)]
 fn base_of(entries: Vec<DataSourceEntry>) -> Base {
-    base_with(2, entries)
+    base_with(2, &entries)
 }
 
-fn base_with(limit: usize, entries: Vec<DataSourceEntry>) -> Base {
+fn base_with(limit: usize, entries: &[DataSourceEntry]) -> Base {
     let mut base = Base::new(limit);
     for (at, entry) in entries.iter().enumerate() {
         base.fold_entry(Revision(at as u64 + 1), entry);
@@ -154,7 +158,7 @@ fn a_document_whose_digits_would_be_lost_is_not_folded() {
         ..put("/a", &Value::Null)
     };
     let add = patch("/a", &json!([{"op": "add", "path": "/x", "value": 1}]));
-    let base = base_with(0, vec![large, add]);
+    let base = base_with(0, &[large, add]);
     let written: Vec<BaseEntry> = base.entries().collect();
     assert_eq!(written[0].entry.data.as_ref(), Some(&document));
     assert_eq!(written[1].entry.method(), Some(SaveMethod::Patch));

@@ -41,17 +41,17 @@ fn append(log: &mut FeedLog, journal: &mut Vec<u8>, drafts: Vec<ChangeDraft>) {
     journal.extend(encode_changes(&changes));
 }
 
-/// All that can be asked of a feed.
-fn state(
-    log: &mut FeedLog,
-) -> Vec<(
+/// All that can be asked of the feed of one scope.
+type State = (
     Position,
     Option<CommitHash>,
     Vec<Arc<Change>>,
     Vec<BaseEntry>,
-)> {
+);
+
+fn state(log: &mut FeedLog) -> [State; 2] {
     let scopes = [ScopeId::default(), "other".into()];
-    let state = scopes.map(|scope| {
+    scopes.map(|scope| {
         let head = log.head(&scope);
         let oldest = head
             .revision
@@ -64,8 +64,7 @@ fn state(
         let base = log.base(&scope, &[Topic::from("t")]);
         assert_eq!(base.position, head);
         (head, log.commit(&scope).cloned(), history, base.entries)
-    });
-    state.to_vec()
+    })
 }
 
 #[test]

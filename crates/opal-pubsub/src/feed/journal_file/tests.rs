@@ -306,7 +306,7 @@ fn what_a_crash_left_beside_the_journal_is_removed() {
 #[test]
 fn a_journal_that_cannot_be_used_is_left_alone() {
     let directory = TempDir::new().unwrap();
-    let path = Bench::open(&directory).journal.path.clone();
+    let path = Bench::open(&directory).journal.path;
     for contents in [&b""[..], b"\x50\0\0\0", b"text that is no journal"] {
         fs::write(&path, contents).unwrap();
         let opened = Journal::open(&place(&directory), FeedLimits::default(), EPOCH);

@@ -173,8 +173,8 @@ proptest! {
         split_root in any::<bool>(),
     ) {
         let (before, after) = changes.split_at(cut.index(changes.len() + 1));
-        let base = base_with(limit, before.to_vec());
-        let again = base_with(limit, base.entries().map(|entry| entry.entry).collect());
+        let base = base_with(limit, before);
+        let again = base_with(limit, &base.entries().map(|entry| entry.entry).collect::<Vec<_>>());
         for topics in [&["t"][..], &["u"], &["t", "u"]] {
             let topics: Vec<Topic> = topics.iter().map(|topic| Topic::from(*topic)).collect();
             let ours = |entry: &&DataSourceEntry| entry.topics.iter().any(|t| topics.contains(t));
