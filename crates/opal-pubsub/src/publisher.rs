@@ -1,5 +1,7 @@
 //! The handle through which everyone talks to the hub, and [`HubTask`], the task that owns it.
 
+mod batch;
+mod storage;
 mod task;
 
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use opal_protocol::feed::{AppliedArguments, BaseSnapshot, ResumeAnswer, ResumeAr
 use opal_protocol::{CommitHash, Position, Revision, ScopeId, Topic};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::feed::journal_file::{Journal, JournalError};
 use crate::feed::{AppendError, ChangeDraft};
 use crate::hub::{
     AppliedFault, ClientView, Hub, Peer, Published, ReportedPolicies, SubscriberId, TooManyTopics,
@@ -33,6 +36,12 @@ pub enum PublishError {
     /// The feed refused it.
     #[error(transparent)]
     Refused(#[from] AppendError),
+    /// It could not be made durable, so nobody was told of it. Publishing it again may succeed.
+    #[error("the update could not be stored")]
+    NotStored {
+        /// Why. All that were to be stored at once share it.
+        source: Arc<JournalError>,
+    },
     /// Nobody is there to accept it.
     #[error(transparent)]
     Stopped(#[from] HubStopped),
@@ -50,13 +59,7 @@ pub struct Publisher {
 
 #[derive(Debug)]
 enum Command {
-    Publish {
-        scope: ScopeId,
-        draft: ChangeDraft,
-        except: Option<SubscriberId>,
-        wait: Option<WaitRequest>,
-        answer: oneshot::Sender<Result<Published, AppendError>>,
-    },
+    Publish(PublishRequest),
     Wait(ScopeId, Revision, WaitRequest),
     Register(SubscriberId, Arc<Outbox>, Peer, oneshot::Sender<()>),
     Subscribe(SubscriberId, Vec<Topic>, oneshot::Sender<bool>),
@@ -78,6 +81,16 @@ enum Command {
     MarkDrift(Vec<SubscriberId>, oneshot::Sender<()>),
 }
 
+/// A change that is to be appended and handed out.
+#[derive(Debug)]
+struct PublishRequest {
+    scope: ScopeId,
+    draft: ChangeDraft,
+    except: Option<SubscriberId>,
+    wait: Option<WaitRequest>,
+    answer: oneshot::Sender<Result<Published, PublishError>>,
+}
+
 /// Somebody who wants to hear what becomes of a change.
 #[derive(Debug)]
 struct WaitRequest {
@@ -87,8 +100,9 @@ struct WaitRequest {
 }
 
 impl Publisher {
-    /// A handle, and the task that has to run for it to work.
-    pub fn new(hub: Hub) -> (Self, HubTask) {
+    /// A handle, and the task that has to run for it to work. With a journal, which is that of the
+    /// hub's feed, nobody hears of a change before it is durable.
+    pub fn new(hub: Hub, journal: Option<Journal>) -> (Self, HubTask) {
         let (sender, commands) = mpsc::channel(WAITING_COMMANDS);
         let (close, closed) = mpsc::unbounded_channel();
         let publisher = Self {
@@ -96,12 +110,13 @@ impl Publisher {
             closed: close,
             next_subscriber: Arc::new(AtomicU64::new(1)),
         };
-        (publisher, HubTask::new(hub, commands, closed))
+        (publisher, HubTask::new(hub, journal, commands, closed))
     }
 
     /// Appends a change to the feed of `scope` and hands it to its subscribers.
     ///
-    /// Returns once both are done: the change's position is final, delivery goes on by itself.
+    /// Returns once both are done: the change's position is final, it is durable if there is a
+    /// journal, and delivery goes on by itself.
     /// Waits while the hub's queue is full: publishers are slowed, changes are not dropped.
     pub async fn publish(
         &self,
@@ -136,12 +151,14 @@ impl Publisher {
     ) -> Result<Published, PublishError> {
         let scope = scope.clone();
         let published = self
-            .ask(|answer| Command::Publish {
-                scope,
-                draft,
-                except,
-                wait,
-                answer,
+            .ask(|answer| {
+                Command::Publish(PublishRequest {
+                    scope,
+                    draft,
+                    except,
+                    wait,
+                    answer,
+                })
             })
             .await??;
         Ok(published)

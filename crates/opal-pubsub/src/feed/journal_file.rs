@@ -74,6 +74,16 @@ pub enum JournalError {
     },
 }
 
+impl JournalError {
+    /// The error and its cause in one line.
+    pub fn with_cause(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
+    }
+}
+
 /// A journal that is open for writing.
 #[derive(Debug)]
 pub struct Journal {
@@ -196,11 +206,8 @@ impl Journal {
                 return Err(error);
             }
             let path = self.path.display();
-            let error = &error as &dyn std::error::Error;
-            warn!(
-                error,
-                "Could not begin a new journal of the feed; `{path}` is kept"
-            );
+            let error = error.with_cause();
+            warn!("`{path}` is kept, since no new journal could be begun: {error}");
         }
         self.append(changes)
     }
@@ -377,5 +384,7 @@ fn write_image(
     Ok((file, len))
 }
 
+#[cfg(test)]
+pub(crate) mod faulty;
 #[cfg(test)]
 mod tests;

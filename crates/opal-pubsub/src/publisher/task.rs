@@ -6,10 +6,13 @@ use std::time::{Duration, Instant, SystemTime};
 use opal_protocol::{Revision, ScopeId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{error, info, warn};
 
-use super::{Command, WaitRequest};
-use crate::hub::{Delivery, Hub, Now, SubscriberId, WaitId, WaitOutcome};
+use super::batch::Batch;
+use super::storage::Storage;
+use super::{Command, PublishRequest, WAITING_COMMANDS, WaitRequest};
+use crate::feed::journal_file::{Journal, JournalError};
+use crate::hub::{Hub, SubscriberId, WaitId, WaitOutcome};
 
 /// The task that owns the [`Hub`].
 #[derive(Debug)]
@@ -17,6 +20,13 @@ pub struct HubTask {
     hub: Hub,
     commands: mpsc::Receiver<Command>,
     closed: mpsc::UnboundedReceiver<SubscriberId>,
+    storage: Storage,
+    /// What is being stored.
+    batch: Batch,
+    /// What comes next, in order.
+    pending: Vec<PublishRequest>,
+    /// Whether the last batch was not stored, and that was logged.
+    failing: bool,
     /// Those who wait, by their waits in the hub.
     waiting: BTreeMap<WaitId, oneshot::Sender<WaitOutcome>>,
 }
@@ -24,6 +34,7 @@ pub struct HubTask {
 impl HubTask {
     pub(super) fn new(
         hub: Hub,
+        journal: Option<Journal>,
         commands: mpsc::Receiver<Command>,
         closed: mpsc::UnboundedReceiver<SubscriberId>,
     ) -> Self {
@@ -31,6 +42,10 @@ impl HubTask {
             hub,
             commands,
             closed,
+            storage: Storage::new(journal),
+            batch: Batch::default(),
+            pending: Vec::new(),
+            failing: false,
             waiting: BTreeMap::new(),
         }
     }
@@ -44,16 +59,73 @@ impl HubTask {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(id) = self.closed.recv() => self.hub.remove(id, now()),
-                Some(command) = self.commands.recv() => self.handle(command),
+                stored = self.storage.written(), if self.storage.is_writing() => self.finish(stored),
+                // Publishers wait once as many are gathered as are let in at a time.
+                Some(command) = self.commands.recv(), if self.pending.len() < WAITING_COMMANDS => {
+                    self.handle(command);
+                }
                 () = until(deadline), if deadline.is_some() => self.hub.expire_waits(now()),
                 _ = check.tick() => self.tick(),
             }
+            self.store_pending();
             self.answer_waits();
+        }
+        if self.storage.is_writing() {
+            // Whoever published is told what became of it.
+            let stored = self.storage.written().await;
+            self.finish(stored);
         }
         self.hub.end_all();
     }
 
+    /// Begins the next batch, unless one is being stored.
+    fn store_pending(&mut self) {
+        if self.pending.is_empty() || self.storage.is_writing() {
+            return;
+        }
+        let requests = std::mem::take(&mut self.pending);
+        self.batch = Batch::stage(&mut self.hub, requests, unix_millis());
+        if !self.storage.write(self.hub.feed(), self.batch.changes()) {
+            self.commit();
+        }
+    }
+
+    /// Ends the batch that was being stored.
+    fn finish(&mut self, stored: Result<(), JournalError>) {
+        match stored {
+            Ok(()) => {
+                if std::mem::take(&mut self.failing) {
+                    info!("Updates are stored again");
+                }
+                self.commit();
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    error!(
+                        "Updates are refused until they can be stored: {}",
+                        error.with_cause()
+                    );
+                }
+                std::mem::take(&mut self.batch).discard(&mut self.hub, error);
+            }
+        }
+    }
+
+    fn commit(&mut self) {
+        let now = now();
+        let outcomes = std::mem::take(&mut self.batch).commit(&mut self.hub, now);
+        for outcome in outcomes {
+            if let (Ok(published), Some(wait)) = (&outcome.published, outcome.wait) {
+                let revision = published.appended.position().revision;
+                self.wait(&outcome.scope, revision, wait, now);
+            }
+            // Whoever asked may have gone meanwhile; then nobody misses the answer.
+            let _ = outcome.answer.send(outcome.published);
+        }
+    }
+
     fn tick(&mut self) {
+        self.hub.feed_mut().expire(unix_millis());
         let ended = self.hub.tick(now());
         if ended > 0 {
             warn!(
@@ -84,31 +156,7 @@ impl HubTask {
         let now = now();
         // Whoever asked may have gone meanwhile; then nobody misses the answer.
         match command {
-            Command::Publish {
-                scope,
-                draft,
-                except,
-                wait,
-                answer,
-            } => {
-                let confirm = wait.is_some();
-                let delivery = Delivery { except, confirm };
-                let unix_millis = SystemTime::now()
-                    .duration_since(SystemTime::UNIX_EPOCH)
-                    .map_or(0, |since| {
-                        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-                    });
-                let at = Now {
-                    instant: now,
-                    unix_millis,
-                };
-                let published = self.hub.publish(&scope, None, draft, delivery, at);
-                if let (Ok(published), Some(wait)) = (&published, wait) {
-                    let revision = published.appended.position().revision;
-                    self.wait(&scope, revision, wait, now);
-                }
-                let _ = answer.send(published);
-            }
+            Command::Publish(request) => self.pending.push(request),
             Command::Wait(scope, revision, wait) => self.wait(&scope, revision, wait, now),
             Command::Register(id, outbox, peer, done) => {
                 self.hub.register(id, outbox, peer, now);
@@ -166,4 +214,11 @@ async fn until(deadline: Option<Instant>) {
 /// The time by the clock that this task sleeps with.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+/// The time for others: milliseconds since the Unix epoch.
+fn unix_millis() -> u64 {
+    // A clock before 1970 is no time at all.
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(since_epoch.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,83 +1,14 @@
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Mutex;
 
 use opal_protocol::{Position, ScopeId};
 use tempfile::TempDir;
 
+use super::faulty::{Faults, Faulty};
 use super::*;
 use crate::feed::ChangeDraft;
 use crate::feed::test_drafts::{data, put};
 
 const EPOCH: Epoch = Epoch(7);
-
-/// A disk that fails where it is told to.
-#[derive(Debug, Clone, Default)]
-struct Faulty(Arc<Mutex<Faults>>);
-
-#[derive(Debug, Default)]
-struct Faults {
-    /// Bytes that can still be written.
-    space: Option<usize>,
-    sync: bool,
-    truncate: bool,
-    directory: bool,
-}
-
-#[derive(Debug)]
-struct FaultyFile(Box<dyn LogFile>, Faulty);
-
-impl Faulty {
-    fn set(&self, change: impl FnOnce(&mut Faults)) {
-        change(&mut self.0.lock().unwrap());
-    }
-
-    fn check(&self, fails: impl FnOnce(&Faults) -> bool) -> io::Result<()> {
-        match fails(&self.0.lock().unwrap()) {
-            true => Err(io::Error::other("the disk fails")),
-            false => Ok(()),
-        }
-    }
-}
-
-impl Files for Faulty {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {
-        Ok(Box::new(FaultyFile(Disk.create(path)?, self.clone())))
-    }
-
-    fn open(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {
-        Ok(Box::new(FaultyFile(Disk.open(path)?, self.clone())))
-    }
-
-    fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        self.check(|faults| faults.directory)?;
-        Disk.sync_directory(path)
-    }
-}
-
-impl LogFile for FaultyFile {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut faults = self.1.0.lock().unwrap();
-        let fits = faults
-            .space
-            .map_or(bytes.len(), |space| space.min(bytes.len()));
-        faults.space = faults.space.map(|space| space - fits);
-        self.0.append(&bytes[..fits])?;
-        match fits < bytes.len() {
-            true => Err(io::ErrorKind::StorageFull.into()),
-            false => Ok(()),
-        }
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.1.check(|faults| faults.sync)?;
-        self.0.sync()
-    }
-
-    fn truncate(&mut self, len: u64) -> io::Result<()> {
-        self.1.check(|faults| faults.truncate)?;
-        self.0.truncate(len)
-    }
-}
 
 /// A feed and its journal, used as a server does.
 struct Bench {
@@ -89,9 +20,7 @@ struct Bench {
 impl Bench {
     fn open(directory: &TempDir) -> Self {
         let disk = Faulty::default();
-        let files = Box::new(disk.clone());
-        let (journal, log) =
-            Journal::open_on(files, &place(directory), FeedLimits::default(), EPOCH).unwrap();
+        let (journal, log) = disk.open(&place(directory), EPOCH).unwrap();
         Self { journal, log, disk }
     }
 
@@ -333,12 +262,7 @@ fn a_full_disk_at_the_start_is_an_error_and_no_journal() {
     let directory = TempDir::new().unwrap();
     let disk = Faulty::default();
     disk.set(|faults| faults.space = Some(10));
-    let opened = Journal::open_on(
-        Box::new(disk),
-        &place(&directory),
-        FeedLimits::default(),
-        EPOCH,
-    );
+    let opened = disk.open(&place(&directory), EPOCH);
     assert!(matches!(opened.unwrap_err(), JournalError::Write { .. }));
     assert_eq!(files(&directory), ["lock"]);
     assert_eq!(reopened(&directory).1.epoch(), Epoch(99));
