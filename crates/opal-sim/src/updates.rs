@@ -113,7 +113,13 @@ fn entry(number: u64, sources: &mut Sources, rng: &mut impl Rng) -> DataSourceEn
         20..30 => {
             let tops = ["u0", "u1", "s0", "s1"];
             let path = path(&tops, 1..=2, rng);
-            inline(&path, "PUT", &document(number, rng), &topics(rng))
+            // A source's place is for those whom the source is for.
+            let topics = match path.get(1..3) {
+                Some("s0") => vec!["t0"],
+                Some("s1") => vec!["t1"],
+                _ => topics(rng),
+            };
+            inline(&path, "PUT", &document(number, rng), &topics)
         }
         30..60 => {
             let path = path(&INLINE_TOPS, 1..=3, rng);

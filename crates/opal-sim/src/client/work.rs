@@ -8,7 +8,7 @@ use opal_client::data::queue::{Failure, Retry, Seq};
 use opal_client::policy_store::{MemoryStore, StoreChange};
 use opal_client::replica::{LoadKind, LoadRequest};
 use opal_protocol::feed::BaseSnapshot;
-use opal_protocol::{DataSourceConfig, Document, PolicyBundle, Position, SaveMethod};
+use opal_protocol::{DataSourceConfig, DataSourceEntry, Document, PolicyBundle, Position, SaveMethod};
 use rand::Rng;
 
 use super::Process;
@@ -168,13 +168,19 @@ impl Process {
         self.replica.poll(now);
         while let Some(fetch) = self.replica.next_fetch(now) {
             self.work.fetching += 1;
-            self.fetch(fetch.seq, fetch.entry.url, env);
+            self.fetch(fetch.seq, &fetch.entry, env);
             is_news = true;
         }
         is_news
     }
 
-    fn fetch(&mut self, seq: Seq, url: String, env: &mut Env) {
+    fn fetch(&mut self, seq: Seq, entry: &DataSourceEntry, env: &mut Env) {
+        if let Some(document) = &entry.data {
+            let event = ClientEvent::Fetched(seq, Ok(document.clone()));
+            env.agenda
+                .after(Duration::ZERO, Event::Client(self.me, event));
+            return;
+        }
         let rate = env.weather.fetch;
         if env.fails(rate) {
             let hangs = env.rng.random_bool(0.3);
@@ -192,6 +198,7 @@ impl Process {
             return;
         }
         let delay = env.delay(60);
+        let url = entry.url.clone();
         env.agenda.after(delay, Event::SourceAnswers(self.me, seq, url));
     }
 
