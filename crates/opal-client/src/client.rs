@@ -102,7 +102,7 @@ impl Client {
         let subscriber = Subscriber::new(subscription(&config)?, events);
         let progress = Progress::new();
         let landmark = watch::Sender::new(None);
-        let told = (subscriber.applied_sender(), progress.clone());
+        let told = (subscriber.applied_sender(), progress);
         let mut parts = updater_parts(&config, http, &store, &transactions, tasks.spawner(), told);
         parts.landmark = landmark.clone();
         let updater = Updater::new(parts, subscribed, commanded);

@@ -79,7 +79,7 @@ pub enum News {
         error: String,
     },
     /// An outcome of one of its entries.
-    Entry(Notice),
+    Entry(Box<Notice>),
     /// The server named our data sources.
     SourcesNamed {
         /// Whether there are none for us.
@@ -425,7 +425,7 @@ impl Replica {
             if let Some((heir, old)) = place.zip(notice.job.place) {
                 self.ledger.inherit(heir, old);
             }
-            self.news.push(News::Entry(notice));
+            self.news.push(News::Entry(Box::new(notice)));
         }
         self.note(others);
     }
@@ -651,7 +651,7 @@ impl Replica {
         for notice in notices {
             self.account(&notice, now);
             let is_unknown = matches!(notice.outcome, Outcome::Refused { unknown: true, .. });
-            self.news.push(News::Entry(notice));
+            self.news.push(News::Entry(Box::new(notice)));
             if is_unknown {
                 // A patch that may have been applied is not sent again: its base is taken anew.
                 match self.ledger.received() {

@@ -148,7 +148,7 @@ pub(crate) struct Updater {
 
 /// What a finished write was.
 enum Written {
-    Bundle(BundleAt, Result<Option<String>, StoreError>),
+    Bundle(Box<BundleAt>, Result<Option<String>, StoreError>),
     Data(Vec<(Seq, StoreChange, Result<(), StoreError>)>),
     Restored(Vec<Result<(), StoreError>>),
 }
@@ -280,7 +280,7 @@ impl Updater {
                 entry,
                 error,
             } => self.on_invalid(update, &id, &entry, error),
-            News::Entry(notice) => self.note(notice),
+            News::Entry(notice) => self.note(*notice),
             News::SourcesNamed { none } => self.parts.transactions.sources_named(none),
         }
     }

@@ -173,7 +173,7 @@ mod tests {
         let server = StandIn::start(service).await;
         let request =
             FetchRequest::from(&DataSourceEntry::from_url(format!("{}/hang", server.url)));
-        let limit = Duration::from_millis(30);
+        let limit = Duration::from_millis(500);
         let mut rng = StdRng::seed_from_u64(1);
         let error = fetcher(limit, 2)
             .fetch_round(&request, &mut rng)

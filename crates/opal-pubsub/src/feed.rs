@@ -13,13 +13,15 @@
 //! Appending has two steps, because a change is told to nobody before it is durable:
 //! [`FeedLog::stage`] gives changes their places, which only those staged after them can see;
 //! [`FeedLog::commit_staged`] makes all of them part of the feed, [`FeedLog::discard_staged`] none.
-//! What makes them durable in between is no business of this module.
+//! What makes them durable in between is not done here: see [`journal_file`].
 //!
 //! The history is bounded. What leaves it is folded into the scope's [`base`].
 
 mod append;
 pub mod base;
 mod change;
+pub mod journal;
+pub mod journal_file;
 mod scope_log;
 mod topics;
 
@@ -36,7 +38,7 @@ pub use change::{Change, ChangeDraft, Payload, PolicyChange};
 pub use topics::Topics;
 
 use base::Base;
-use scope_log::{Place, ScopeLog};
+use scope_log::{Place, ScopeImage, ScopeLog};
 use topics::TopicPool;
 
 /// A new life for feeds that start without their past.
@@ -72,6 +74,14 @@ pub enum Since {
     Changes(Vec<Arc<Change>>),
     /// The position is of another history, or older than what is kept: take everything.
     Snapshot,
+}
+
+/// What the feeds of all scopes consist of at one moment. Making one copies no changes, and it can be
+/// written while the feeds go on.
+#[derive(Debug, Clone)]
+pub struct FeedImage {
+    epoch: Epoch,
+    scopes: Vec<ScopeImage>,
 }
 
 /// The feeds of all scopes of one server, in memory.
@@ -130,14 +140,41 @@ impl FeedLog {
         at: u64,
     ) -> Result<Appended, AppendError> {
         draft.topics = self.topics.shared(draft.topics);
-        let log = match self.scopes.get_mut(scope) {
-            Some(log) => log,
-            None => self.scopes.entry(scope.clone()).or_insert_with(|| {
-                ScopeLog::new(scope.clone(), self.epoch, Place::default(), Base::default())
-            }),
-        };
         self.staged.insert(scope.clone());
-        log.stage(expected, draft, at)
+        self.log(scope).stage(expected, draft, at)
+    }
+
+    fn log(&mut self, scope: &ScopeId) -> &mut ScopeLog {
+        self.scopes.entry(scope.clone()).or_insert_with(|| {
+            ScopeLog::new(scope.clone(), self.epoch, Place::default(), Base::default())
+        })
+    }
+
+    /// Starts a feed whose history begins at `tail`.
+    fn begin(&mut self, scope: ScopeId, tail: Place, base: Base) {
+        let log = ScopeLog::new(scope.clone(), self.epoch, tail, base);
+        self.scopes.insert(scope, log);
+    }
+
+    /// Puts a change back that was committed before; `false` if it does not follow what is here.
+    fn restore(
+        &mut self,
+        scope: &ScopeId,
+        position: (Revision, ChainDigest),
+        at: u64,
+        mut draft: ChangeDraft,
+    ) -> bool {
+        draft.topics = self.topics.shared(draft.topics);
+        let limits = self.limits;
+        self.log(scope).restore(position, at, draft, &limits)
+    }
+
+    /// What the feeds consist of, without what is staged.
+    pub fn image(&self) -> FeedImage {
+        FeedImage {
+            epoch: self.epoch,
+            scopes: self.scopes.values().map(ScopeLog::image).collect(),
+        }
     }
 
     /// Makes everything staged part of the feeds; the history that the limits leave no room for is
@@ -218,5 +255,7 @@ fn beginning(epoch: Epoch) -> Position {
     }
 }
 
+#[cfg(test)]
+mod test_drafts;
 #[cfg(test)]
 mod tests;

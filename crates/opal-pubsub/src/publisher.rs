@@ -287,3 +287,6 @@ impl Drop for Registration {
         let _ = self.publisher.closed.send(self.id);
     }
 }
+
+#[cfg(test)]
+mod tests;

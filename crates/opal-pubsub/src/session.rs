@@ -407,4 +407,96 @@ mod tests {
         assert_eq!(session.overdue(now), None);
         assert_eq!(session.overdue(end), Some(Fault::TokenExpired));
     }
+
+    #[test]
+    fn without_the_feed_its_methods_do_not_exist() {
+        let (mut session, now) = session(None);
+        for method in ["resume", "applied"] {
+            let action = session.on_text(&call(method, r#"{"topics":[],"low":0}"#), now);
+            assert!(matches!(action, Action::Close(Fault::BadCall)), "{method}");
+        }
+    }
+
+    #[test]
+    fn with_the_feed_what_cannot_be_read_closes() {
+        let (session, now) = session(None);
+        let mut session = session.with_feed();
+        for text in [
+            call("resume", "{}"),
+            call("resume", r#"{"topics":"a"}"#),
+            call("resume", "null"),
+            call("applied", "{}"),
+            call("applied", r#"{"low":-1}"#),
+            call("applied", r#"{"low":1,"done":[[1]]}"#),
+            call("applied", r#"{"low":1,"failing":[{"revision":1}]}"#),
+            call("change", "{}"),
+            call("position", "{}"),
+        ] {
+            let action = session.on_text(&text, now);
+            assert!(matches!(action, Action::Close(Fault::BadCall)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_resume_is_for_the_topics_and_scopes_of_the_token() {
+        let now = Instant::now();
+        let claims = Claims {
+            permitted_topics: Some(vec!["users".to_owned()]),
+            allowed_scopes: Some(vec!["tenant".to_owned()]),
+            ..Claims::default()
+        };
+        let limits = SessionLimits::default();
+        let mut session = Session::new("id".into(), Some(&claims), None, limits, now).with_feed();
+        let mut ask = |scope: &str, topic: &str| {
+            let arguments = format!(r#"{{"scope":"{scope}","topics":["{topic}"]}}"#);
+            session.on_text(&call("resume", &arguments), now)
+        };
+        let Action::Resume(arguments, call_id) = ask("tenant", "users") else {
+            unreachable!("both are permitted");
+        };
+        assert_eq!(
+            (arguments.scope, call_id.as_deref()),
+            ("tenant".into(), Some("c"))
+        );
+        for (action, expected) in [
+            (ask("tenant", "users/a"), "topic"),
+            (ask("default", "users"), "scope"),
+        ] {
+            let (what, reply) = match action {
+                Action::Denied(_, reply) => ("topic", reply),
+                Action::DeniedScope(_, reply) => ("scope", reply),
+                other => unreachable!("{other:?}"),
+            };
+            assert_eq!(what, expected);
+            assert_eq!(reply, rpc::response_text(&false, "bool", Some("c")));
+        }
+    }
+
+    #[test]
+    fn without_a_token_every_scope_is_open_but_closed_topics_are_not() {
+        let (session, now) = session(None);
+        let mut session = session.with_feed();
+        let open = session.on_text(&call("resume", r#"{"scope":"x","topics":["a"]}"#), now);
+        assert!(matches!(open, Action::Resume(..)));
+        for topic in CLOSED_TOPICS {
+            let arguments = format!(r#"{{"topics":["a","{topic}"]}}"#);
+            let closed = session.on_text(&call("resume", &arguments), now);
+            assert!(matches!(closed, Action::Denied(..)), "{topic}");
+        }
+    }
+
+    #[test]
+    fn frames_that_ask_for_no_answer_do_not_fill_the_window() {
+        let (session, now) = session(None);
+        let mut session = session.with_feed();
+        let tricky = serde_json::json!({ "payload": { "call_id": "x" }, "end": "\"call_id\":\"y" });
+        for _ in 0..10 {
+            session.notified(&rpc::event_text("change", &tricky), now);
+        }
+        assert!(session.may_notify());
+        let later = now + SessionLimits::default().answer_within;
+        assert_eq!(session.overdue(later), None);
+        let frame = rpc::request_text("notify", &tricky, "n1");
+        assert_eq!(call_id_of(&frame), Some("n1"));
+    }
 }

@@ -20,13 +20,13 @@ pub struct Place {
 
 /// A failure, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
+pub(super) struct Trouble {
     /// What, without secrets.
-    pub entry: String,
+    pub(super) entry: String,
     /// Why, most recently.
-    pub error: String,
+    pub(super) error: String,
     /// Since when: RFC 3339.
-    pub since: String,
+    pub(super) since: String,
 }
 
 /// What is to be told to the server.

@@ -65,11 +65,10 @@ impl Loads {
     pub(super) fn succeeded(&mut self) -> Option<LoadRequest> {
         let ran = self.running.take()?;
         self.attempt = 0;
-        let is_overtaken = match (self.wanted.map(|wanted| wanted.kind), ran.kind) {
-            (Some(LoadKind::Snapshot(_)), _) => true,
-            (Some(_), LoadKind::Snapshot(_)) => true,
-            _ => false,
-        };
+        let is_snapshot = |kind: LoadKind| matches!(kind, LoadKind::Snapshot(_));
+        let is_overtaken = self
+            .wanted
+            .is_some_and(|wanted| is_snapshot(wanted.kind) || is_snapshot(ran.kind));
         (!is_overtaken).then_some(ran)
     }
 

@@ -47,7 +47,7 @@ impl Updater {
                         Ok(()) => Ok(None),
                         Err(error) => Err(error),
                     };
-                    Written::Bundle(bundle, outcome)
+                    Written::Bundle(Box::new(bundle), outcome)
                 }
                 .boxed(),
             );
@@ -84,7 +84,7 @@ impl Updater {
 
     pub(super) fn on_written(&mut self, written: Written) {
         match written {
-            Written::Bundle(bundle, outcome) => self.on_bundle_written(bundle, outcome),
+            Written::Bundle(bundle, outcome) => self.on_bundle_written(*bundle, outcome),
             Written::Restored(outcomes) => self.on_restored(&outcomes),
             Written::Data(written) => {
                 let mut outcomes = Vec::with_capacity(written.len());

@@ -35,7 +35,7 @@ use super::topics::TopicPool;
 use entry::{Entry, Kind};
 use inline::Inline;
 use path_index::{PathIndex, above};
-use shape::{only_adds_members, only_sets, removed_member, set_member};
+use shape::{only_adds_members, only_sets, overwrites, removed_member, set_member};
 
 /// More patches on one document are folded into it.
 const PATCHES_PER_DOCUMENT: usize = 64;
@@ -259,7 +259,7 @@ impl Base {
                     });
                 }
                 match set_member(patch) {
-                    Some(path) => self.remove_overwritten(&entry, &path),
+                    Some(path) => self.remove_overwritten(&entry, patch, &path),
                     None => self.remove_repeated(&entry, patch),
                 }
             }
@@ -268,16 +268,15 @@ impl Base {
         self.push(entry);
     }
 
-    /// Removes older patches whose every write `new` writes over, as far back as nothing depends on
-    /// them. `new` sets one member: if an older one applied, then so does it, or someone has removed
-    /// what held both.
-    fn remove_overwritten(&mut self, new: &Entry, path: &DataPath) {
+    /// Removes older patches whose every write `new` writes over at `path`, as far back as nothing
+    /// depends on them.
+    fn remove_overwritten(&mut self, new: &Entry, patch: &Patch, path: &DataPath) {
         let mut places: Vec<u64> = self.touched.overlapping(path).collect();
         places.sort_unstable_by(|a, b| b.cmp(a));
         places.dedup();
         for place in places {
             let overwritten = self.entries.get(&place).is_some_and(|old| {
-                matches!(&old.kind, Kind::Patch(patch) if only_sets(patch))
+                matches!(&old.kind, Kind::Patch(old) if overwrites(patch, old, path))
                     && old.topics == new.topics
                     && is_within(path, old)
             });

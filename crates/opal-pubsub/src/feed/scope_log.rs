@@ -41,6 +41,15 @@ impl Place {
     }
 }
 
+/// What the feed of one scope consists of. Making one copies no changes.
+#[derive(Debug, Clone)]
+pub(super) struct ScopeImage {
+    pub(super) scope: ScopeId,
+    pub(super) tail: Place,
+    pub(super) base: Base,
+    pub(super) history: Vec<Arc<Change>>,
+}
+
 /// The feed of one scope.
 #[derive(Debug)]
 pub(super) struct ScopeLog {
@@ -92,12 +101,14 @@ impl ScopeLog {
         self.head.commit.as_ref()
     }
 
-    pub(super) fn tail(&self) -> &Place {
-        &self.tail
-    }
-
-    pub(super) fn tail_base(&self) -> &Base {
-        &self.base
+    /// What is committed.
+    pub(super) fn image(&self) -> ScopeImage {
+        ScopeImage {
+            scope: self.scope.clone(),
+            tail: self.tail.clone(),
+            base: self.base.clone(),
+            history: self.history().cloned().collect(),
+        }
     }
 
     /// The committed changes, oldest first.
@@ -115,22 +126,53 @@ impl ScopeLog {
             return self.repeat(*revision, &draft);
         }
         self.check(expected, &draft.payload)?;
-        let position = Position {
-            epoch: self.epoch,
-            revision: Revision(self.end.revision.0 + 1),
-            digest: chain(self.end.digest, &self.scope, &draft),
-        };
+        let digest = chain(self.end.digest, &self.scope, &draft);
+        let change = self.place(draft, digest, at);
+        Ok(Appended::New(change))
+    }
+
+    /// Puts a change back that was committed before, if it follows what is here. What it was checked
+    /// for then is not checked again: its id may be that of a change which had left the history.
+    pub(super) fn restore(
+        &mut self,
+        position: (Revision, ChainDigest),
+        at: u64,
+        draft: ChangeDraft,
+        limits: &FeedLimits,
+    ) -> bool {
+        let (revision, digest) = position;
+        let follows = revision.0 == self.end.revision.0 + 1
+            && digest == chain(self.end.digest, &self.scope, &draft);
+        if follows {
+            self.place(draft, digest, at);
+            self.commit_staged(limits);
+        }
+        follows
+    }
+
+    fn place(&mut self, draft: ChangeDraft, digest: ChainDigest, at: u64) -> Arc<Change> {
+        let revision = Revision(self.end.revision.0 + 1);
         let change = Arc::new(Change {
             scope: self.scope.clone(),
-            position,
+            position: Position {
+                epoch: self.epoch,
+                revision,
+                digest,
+            },
             at,
             draft,
         });
         self.end = self.end.after(&change);
-        self.known
-            .insert(change.draft.id.clone(), position.revision);
+        self.known.insert(change.draft.id.clone(), revision);
         self.changes.push_back(Arc::clone(&change));
-        Ok(Appended::New(change))
+        change
+    }
+
+    fn forget(&mut self, change: &Change) {
+        // The id may have been given again meanwhile.
+        if self.known.get(&change.draft.id) == Some(&change.position.revision) {
+            self.known.remove(&change.draft.id);
+        }
     }
 
     fn repeat(&self, revision: Revision, draft: &ChangeDraft) -> Result<Appended, AppendError> {
@@ -179,9 +221,8 @@ impl ScopeLog {
 
     /// Takes back what is staged.
     pub(super) fn discard_staged(&mut self) {
-        for change in self.changes.drain(self.committed..) {
-            self.known.remove(&change.draft.id);
-        }
+        let staged: Vec<_> = self.changes.drain(self.committed..).collect();
+        staged.iter().for_each(|change| self.forget(change));
         self.end = self.head.clone();
     }
 
@@ -203,7 +244,7 @@ impl ScopeLog {
         };
         self.committed -= 1;
         self.bytes -= oldest.draft.size();
-        self.known.remove(&oldest.draft.id);
+        self.forget(&oldest);
         self.base.fold(&oldest);
         self.tail = self.tail.after(&oldest);
     }

@@ -1,33 +1,11 @@
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use super::test_drafts::{data, policy, put};
 use super::*;
-use opal_protocol::{Document, PolicyUpdateMessage};
 
 fn log(limits: FeedLimits) -> FeedLog {
     FeedLog::new(new_epoch(&mut StdRng::seed_from_u64(1)), limits)
-}
-
-fn data(id: &str) -> ChangeDraft {
-    ChangeDraft {
-        id: id.into(),
-        topics: vec!["t".into()].into(),
-        payload: Payload::Data(Document::parse(format!("{{\"{id}\":1}}")).unwrap()),
-    }
-}
-
-fn policy(id: &str, old: Option<char>, new: char) -> ChangeDraft {
-    let hash = |c: char| CommitHash::parse(&c.to_string().repeat(40)).unwrap();
-    let message = PolicyUpdateMessage {
-        old_policy_hash: hash(old.unwrap_or(new)),
-        new_policy_hash: hash(new),
-        changed_directories: vec![],
-    };
-    ChangeDraft {
-        id: id.into(),
-        topics: vec!["policy:.".into()].into(),
-        payload: PolicyChange::new(old.map(hash), &message).into(),
-    }
 }
 
 #[test]
@@ -207,16 +185,6 @@ fn who_is_inside_the_history_gets_what_was_missed_and_others_take_everything() {
     let nowhere = ScopeId::from("nowhere");
     assert!(ids(feed.since(&nowhere, &start)).is_empty());
     assert_eq!(ids(feed.since(&nowhere, &positions[0])), ["snapshot"]);
-}
-
-fn put(id: &str, path: &str) -> ChangeDraft {
-    let update = format!(
-        r#"{{"entries":[{{"url":"","topics":["t"],"dst_path":"{path}","data":{{"by":"{id}"}}}}]}}"#
-    );
-    ChangeDraft {
-        payload: Payload::Data(Document::parse(update).unwrap()),
-        ..data(id)
-    }
 }
 
 #[test]

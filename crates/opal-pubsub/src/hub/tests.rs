@@ -139,10 +139,14 @@ impl Bench {
         self.published += 1;
         let draft = ChangeDraft {
             id: self.published.to_string().as_str().into(),
-            topics: self::topics(topics),
+            topics: self::topics(topics).into(),
             payload: Payload::Data(Document::parse(data).unwrap()),
         };
-        let published = self.hub.publish(scope, None, draft, delivery, self.now);
+        let now = Now {
+            instant: self.now,
+            unix_millis: 0,
+        };
+        let published = self.hub.publish(scope, None, draft, delivery, now);
         published.unwrap().told
     }
 

@@ -43,9 +43,9 @@ impl HubTask {
             let deadline = self.hub.next_deadline();
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                Some(id) = self.closed.recv() => self.hub.remove(id, Instant::now()),
+                Some(id) = self.closed.recv() => self.hub.remove(id, now()),
                 Some(command) = self.commands.recv() => self.handle(command),
-                () = until(deadline), if deadline.is_some() => self.hub.expire_waits(Instant::now()),
+                () = until(deadline), if deadline.is_some() => self.hub.expire_waits(now()),
                 _ = check.tick() => self.tick(),
             }
             self.answer_waits();
@@ -54,7 +54,7 @@ impl HubTask {
     }
 
     fn tick(&mut self) {
-        let ended = self.hub.tick(Instant::now());
+        let ended = self.hub.tick(now());
         if ended > 0 {
             warn!(
                 ended,
@@ -81,7 +81,7 @@ impl HubTask {
     }
 
     fn handle(&mut self, command: Command) {
-        let now = Instant::now();
+        let now = now();
         // Whoever asked may have gone meanwhile; then nobody misses the answer.
         match command {
             Command::Publish {
@@ -153,4 +153,9 @@ async fn until(deadline: Option<Instant>) {
     if let Some(deadline) = deadline {
         tokio::time::sleep_until(deadline.into()).await;
     }
+}
+
+/// The time by the clock that this task sleeps with.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

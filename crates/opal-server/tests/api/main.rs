@@ -10,6 +10,7 @@
 mod bad_peers;
 mod data;
 mod documented;
+mod feed;
 mod peer;
 mod policy_api;
 mod recorded;

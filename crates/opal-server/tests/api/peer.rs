@@ -36,23 +36,49 @@ impl Peer {
         Self::try_connect(server, "/ws", None).await.unwrap()
     }
 
+    /// Connects with the feed, which the server has to agree on.
+    pub(crate) async fn with_feed(server: &TestServer, target: &str) -> Self {
+        let (peer, feed) = Self::open(server, target, &[("x-opal-feed", "1")])
+            .await
+            .unwrap();
+        assert_eq!(feed.as_deref(), Some("1"));
+        peer
+    }
+
     pub(crate) async fn try_connect(
         server: &TestServer,
         target: &str,
         authorization: Option<&str>,
     ) -> Result<Self, Box<Refusal>> {
+        let headers: Vec<_> = authorization
+            .map(|value| ("authorization", value))
+            .into_iter()
+            .collect();
+        let (peer, _) = Self::open(server, target, &headers).await?;
+        Ok(peer)
+    }
+
+    /// Connects; also returns what the server said about the feed.
+    pub(crate) async fn open(
+        server: &TestServer,
+        target: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<(Self, Option<String>), Box<Refusal>> {
         let url = server.url(target).replacen("http", "ws", 1);
         let mut request = url.into_client_request().unwrap();
-        if let Some(value) = authorization {
-            request
-                .headers_mut()
-                .insert("authorization", value.parse().unwrap());
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
         }
         match connect_async(request).await {
-            Ok((socket, _)) => Ok(Self {
-                socket,
-                notifications: Default::default(),
-            }),
+            Ok((socket, response)) => {
+                let peer = Self {
+                    socket,
+                    notifications: Default::default(),
+                };
+                let feed = response.headers().get("x-opal-feed");
+                let feed = feed.map(|value| value.to_str().unwrap().to_owned());
+                Ok((peer, feed))
+            }
             Err(Error::Http(refusal)) => Err(refusal),
             Err(error) => panic!("could not connect: {error}"),
         }
@@ -139,6 +165,27 @@ impl Peer {
         };
         assert_eq!(frame["request"]["method"], "notify", "{frame}");
         frame
+    }
+
+    /// The next request of the server that asks for no answer.
+    pub(crate) async fn event(&mut self) -> Value {
+        let mut frame = match self.notifications.pop_front() {
+            Some(frame) => frame,
+            None => match self.hear().await {
+                Heard::Frame(frame) => frame,
+                end => panic!("{end:?}"),
+            },
+        };
+        assert!(frame["request"]["call_id"].is_null(), "{frame}");
+        assert!(frame["request"].get("call_id").is_some(), "{frame}");
+        frame["request"].take()
+    }
+
+    /// Says something that is not answered.
+    pub(crate) async fn say(&mut self, method: &str, arguments: Value) {
+        let request = json!({ "method": method, "arguments": arguments, "call_id": null });
+        self.send_text(json!({ "request": request }).to_string())
+            .await;
     }
 
     /// Hears nothing more but the end of the connection, and returns its close code.

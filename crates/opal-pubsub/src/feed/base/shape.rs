@@ -112,6 +112,21 @@ fn member(patch: &Patch, operation: &Operation) -> Option<DataPath> {
     }
 }
 
+/// Whether `new`, which sets the member at `path`, leaves nothing of `old`, which is within `path`,
+/// and needs nothing of it: where `old` applied, `new` would have, or someone has removed what held
+/// both since. A member that `old` adds may not have been there to be replaced.
+pub(super) fn overwrites(new: &Patch, old: &Patch, path: &DataPath) -> bool {
+    let replaces = new
+        .operations()
+        .iter()
+        .any(|operation| matches!(operation.kind, OperationKind::Replace { .. }));
+    let makes = |operation: &Operation| {
+        matches!(operation.kind, OperationKind::Add { .. })
+            && joined(old.target(), operation.path.segments()) == *path
+    };
+    only_sets(old) && !(replaces && old.operations().iter().any(makes))
+}
+
 /// Whether each operation adds or replaces.
 pub(super) fn only_sets(patch: &Patch) -> bool {
     patch.operations().iter().all(is_set)

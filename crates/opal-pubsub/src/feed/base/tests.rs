@@ -227,6 +227,14 @@ fn of_patches_that_write_the_same_members_the_last_stays() {
 }
 
 #[test]
+fn a_member_that_was_added_is_there_to_be_replaced() {
+    let set = |op: &str| patch("/s", &json!([{"op": op, "path": "/x", "value": 1}]));
+    let base = base_of(vec![set("add"), set("replace"), set("replace")]);
+    let made_by: Vec<u64> = base.entries().map(|entry| entry.revision.0).collect();
+    assert_eq!(made_by, [1, 3]);
+}
+
+#[test]
 fn what_a_patch_in_between_needs_stays() {
     let base = base_of(vec![
         put("/a/b", &json!({"v": 1})),
