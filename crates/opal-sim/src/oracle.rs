@@ -175,6 +175,7 @@ fn is_done(recorded: &Recorded, done: &[(Revision, Revision)]) -> bool {
 /// `open` ones. With open places, what sources bring is left out too: it may still be on its way.
 fn difference(expected: &Value, found: &Value, open: &[DataPath]) -> Option<String> {
     let (expected, found) = (without_versions(expected), without_versions(found));
+    let (expected, found) = (without_leftovers(expected), without_leftovers(found));
     if expected == found {
         return None;
     }
@@ -200,6 +201,34 @@ fn difference(expected: &Value, found: &Value, open: &[DataPath]) -> Option<Stri
         }
     }
     None
+}
+
+/// `data` without empty objects in the static data: a module that is removed leaves its directory.
+pub fn without_leftovers(data: Value) -> Value {
+    let Value::Object(mut members) = data else {
+        return data;
+    };
+    for (name, value) in &mut members {
+        if !name.starts_with(['d', 'u', 's', 'q']) {
+            *value = without_empty(std::mem::take(value));
+        }
+    }
+    members.retain(|name, value| {
+        let is_empty = value.as_object().is_some_and(serde_json::Map::is_empty);
+        name.starts_with(['d', 'u', 's', 'q']) || !is_empty
+    });
+    Value::Object(members)
+}
+
+fn without_empty(value: Value) -> Value {
+    let Value::Object(members) = value else {
+        return value;
+    };
+    let members = members
+        .into_iter()
+        .map(|(name, value)| (name, without_empty(value)));
+    let is_empty = |value: &Value| value.as_object().is_some_and(serde_json::Map::is_empty);
+    Value::Object(members.filter(|(_, value)| !is_empty(value)).collect())
 }
 
 fn described(path: &DataPath, expected: Option<&Value>, found: Option<&Value>) -> String {

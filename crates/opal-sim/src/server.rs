@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use opal_protocol::rpc;
 use opal_protocol::{
-    AtLeast, CommitHash, Epoch, PolicyUpdateMessage, Position, ScopeId, Topic,
+    AtLeast, CommitHash, Epoch, PolicyUpdateMessage, Position, Revision, ScopeId, Topic,
 };
-use opal_pubsub::feed::{Appended, Change, FeedLimits, FeedLog, PolicyChange, new_epoch};
+use opal_pubsub::feed::{journal, Appended, Change, FeedLimits, FeedLog, PolicyChange, new_epoch};
 use opal_pubsub::hub::{Delivery, Hub, Peer, SubscriberId};
 use opal_pubsub::outbox::{Next, Outbox};
 use opal_pubsub::session::{Action, Session, SessionLimits};
@@ -82,6 +82,15 @@ struct Stored {
     appended: Appended,
 }
 
+impl Stored {
+    fn change(&self) -> Option<Arc<Change>> {
+        match &self.appended {
+            Appended::New(change) => Some(Arc::clone(change)),
+            Appended::Repeated(_) => None,
+        }
+    }
+}
+
 impl Server {
     /// A server that was not started yet, with this much history.
     pub fn new(env: &mut Env) -> Self {
@@ -95,7 +104,7 @@ impl Server {
                 ..FeedLimits::default()
             },
             clone: None,
-            history: History::new(Epoch(0), opal_protocol::Revision(0)),
+            history: History::new(Epoch(0), Revision(0)),
             losses: 0,
         }
     }
@@ -240,36 +249,59 @@ impl Server {
         }
     }
 
-    #[expect(clippy::unused_self, reason = "the journal is not there yet")]
-    fn rotate_sometimes(&mut self, _env: &mut Env) {}
+    /// Begins a new journal with what the feed consists of, now and then.
+    fn rotate_sometimes(&mut self, env: &mut Env) {
+        if let Some(process) = &self.process
+            && env.rng.random_bool(0.1)
+        {
+            let image = process.hub.feed().image();
+            self.disk.replace(journal::encode_image(&image).flatten().collect());
+        }
+    }
 
     fn open(&mut self, env: &mut Env) -> FeedLog {
-        let changes: Vec<Arc<Change>> = self
-            .history
-            .after(opal_protocol::Revision(0))
-            .iter()
-            .map(|recorded| Arc::clone(&recorded.change))
-            .collect();
         if self.disk.bytes().is_empty() {
-            let epoch = new_epoch(&mut env.rng);
-            let first = self.life == 1;
-            let defined_from = if first { 0 } else { u64::MAX };
-            self.history = History::new(epoch, opal_protocol::Revision(defined_from));
-            self.losses += u64::from(!first);
-            self.clone.iter().for_each(|head| self.history.cloned(head));
-            self.disk.replace(vec![0]);
-            return FeedLog::new(epoch, self.limits);
+            return self.begin(env);
         }
-        let mut log = FeedLog::new(self.history.epoch, self.limits);
-        for change in changes {
-            let scope = &change.scope;
-            let again = log.append(scope, None, change.draft.clone(), change.at);
-            if again.is_err() {
-                env.violated("a change of the history is refused".to_owned());
+        match journal::recover(self.disk.bytes(), self.limits) {
+            Ok(recovered) => {
+                self.disk.truncate(recovered.valid_len);
+                let (before, kept) = kept(&recovered.log);
+                if let Err(wrong) = self.history.recovered(before, &kept) {
+                    env.violated(wrong);
+                }
+                recovered.log
+            }
+            Err(error) => {
+                env.violated(format!("the journal cannot be read: {error}"));
+                self.begin(env)
             }
         }
+    }
+
+    /// A feed without a past, and its journal.
+    fn begin(&mut self, env: &mut Env) -> FeedLog {
+        let log = FeedLog::new(new_epoch(&mut env.rng), self.limits);
+        let is_first = self.life == 1;
+        let defined_from = Revision(if is_first { 0 } else { u64::MAX });
+        self.history = History::new(log.epoch(), defined_from);
+        self.clone.iter().for_each(|head| self.history.cloned(head));
+        self.losses += u64::from(!is_first);
+        self.disk
+            .replace(journal::encode_image(&log.image()).flatten().collect());
         log
     }
+}
+
+/// The changes that a feed keeps, and the revision before them.
+fn kept(log: &FeedLog) -> (Revision, Vec<Arc<Change>>) {
+    let scope = ScopeId::default();
+    let head = log.head(&scope).revision;
+    let revisions = (1..=head.0).map(Revision);
+    let kept: Vec<Arc<Change>> = revisions
+        .filter_map(|revision| log.change(&scope, revision).cloned())
+        .collect();
+    (Revision(head.0 - kept.len() as u64), kept)
 }
 
 /// Nobody is there.
@@ -535,8 +567,11 @@ impl Process {
                 }
             }
         }
+        let changes: Vec<Arc<Change>> = stored.iter().filter_map(Stored::change).collect();
+        if !changes.is_empty() {
+            disk.write(&journal::encode_changes(&changes));
+        }
         self.storing = Some(stored);
-        let _ = disk;
         let delay = env.delay(20);
         env.agenda
             .after(delay, Event::Server(Some(self.life), ServerEvent::Synced));

@@ -12,7 +12,7 @@ use crate::client::profile::Profile;
 use crate::env::Env;
 use crate::event::{ClientEvent, Event};
 use crate::model::{DataModel, at_commit, merged};
-use crate::oracle::Oracle;
+use crate::oracle::{Oracle, without_leftovers};
 use crate::publishers::Publishers;
 use crate::server::Server;
 use crate::store;
@@ -359,7 +359,7 @@ impl World {
             model.advance(head.revision, history, &profile.interests, &self.env.sources);
             expected = merged(expected, model.data());
         }
-        let found = store.data();
+        let (found, expected) = (without_leftovers(store.data()), without_leftovers(expected));
         (found != expected).then(|| format!("it holds {found}, not {expected}"))
     }
 }
