@@ -37,6 +37,16 @@ impl Default for Contents {
     }
 }
 
+impl Clone for MemoryStore {
+    /// A store that holds the same and goes its own way.
+    fn clone(&self) -> Self {
+        Self {
+            split_root: self.split_root,
+            contents: Mutex::new(self.contents().clone()),
+        }
+    }
+}
+
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {

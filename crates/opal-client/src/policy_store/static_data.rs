@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use opal_protocol::{DataModule, DataPath, Document, PolicyBundle, RepoPath};
 
+use serde_json::value::RawValue;
+
 use super::document::{self, Write};
 use super::{PolicyProblem, StoreError};
 
@@ -95,8 +97,7 @@ impl StaticData {
         }
         if let Some(root) = self.modules.get(path).filter(|_| path.is_root()) {
             let has = document::members(document);
-            let kept = document::member_writes(path, root);
-            writes.extend(kept.into_iter().filter(|write| {
+            writes.extend(root_writes(path, root).filter(|write| {
                 let name = write.path.segments().last();
                 name.is_none_or(|name| !has.contains_key(name))
             }));
@@ -136,10 +137,10 @@ impl StaticData {
         let mut cleared = removed.clone();
         // INVARIANT: the root itself is never removed, since all data lies below it.
         let root_goes = cleared.remove(&root);
-        let kept = written.get(&root).map(document::members);
+        let kept = written.get(&root).map(root_members);
         if root_goes || kept.is_some() {
             let kept = kept.unwrap_or_default();
-            let held = self.modules.get(&root).map(document::members);
+            let held = self.modules.get(&root).map(root_members);
             let held = held.unwrap_or_default().into_keys();
             let vanished = held.filter(|key| !kept.contains_key(key));
             cleared.extend(vanished.map(|key| root.join(&key)));
@@ -149,10 +150,23 @@ impl StaticData {
 
     fn module_writes(&self, path: &DataPath, document: &Document) -> Vec<Write> {
         if path.is_root() && self.known {
-            return document::member_writes(path, document);
+            return root_writes(path, document).collect();
         }
         vec![Write::new(path.clone(), document)]
     }
+}
+
+/// The members of the root's module. One that is null is none, as it is when the module is written
+/// whole.
+fn root_members(document: &Document) -> BTreeMap<String, Box<RawValue>> {
+    let mut members = document::members(document);
+    members.retain(|_, value| value.get() != "null");
+    members
+}
+
+fn root_writes(path: &DataPath, document: &Document) -> impl Iterator<Item = Write> {
+    let writes = document::member_writes(path, document).into_iter();
+    writes.filter(|write| write.json != "null")
 }
 
 /// Whether `document` has a value at this place inside it.

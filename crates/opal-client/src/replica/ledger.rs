@@ -255,7 +255,7 @@ impl Ledger {
 
     /// Whether the store holds everything that is in our hands, data sources included.
     pub(super) fn is_clean(&self) -> bool {
-        self.low().is_some() && self.data.is_empty()
+        self.low().is_some() && self.data.is_empty() && self.policy.is_empty()
     }
 
     fn open_revisions(&self) -> impl Iterator<Item = Revision> {
@@ -458,6 +458,16 @@ mod tests {
         let ledger = with_open(&[0], 3);
         assert_eq!(ledger.low(), Some(at(3)));
         assert!(!ledger.is_clean());
+    }
+
+    #[test]
+    fn a_snapshot_of_an_empty_feed_is_not_clean_before_its_policy_is_there() {
+        let mut ledger = Ledger::default();
+        ledger.begin_snapshot(at(0), true);
+        ledger.snapshot_taken(at(0));
+        assert!(!ledger.is_clean());
+        ledger.policy_applied(Revision(0));
+        assert!(ledger.is_clean());
     }
 
     #[test]

@@ -53,7 +53,8 @@ fn summary(fleet: &Fleet) -> String {
         true => String::new(),
         false => format!(": {}", counts.join(", ")),
     };
-    format!("{}; {total} clients{counts}\n", heads.join(", "))
+    let noun = if total == 1 { "client" } else { "clients" };
+    format!("{}; {total} {noun}{counts}\n", heads.join(", "))
 }
 
 fn row(client: &Client) -> [String; 10] {

@@ -118,6 +118,19 @@ proptest! {
 }
 
 #[tokio::test]
+async fn a_null_member_of_the_root_is_none_whichever_bundle_brings_it() {
+    let root = |data: Value| Files::from([(".".to_owned(), data)]);
+    let (with, without) = (root(json!({"a": 1, "b": 2})), root(json!({"a": 1, "b": null})));
+    for bundles in [
+        vec![complete(&without)],
+        vec![complete(&with), complete(&without)],
+        vec![complete(&with), diff(&with, &without)],
+    ] {
+        assert_eq!(data_after(bundles).await, json!({"a": 1}));
+    }
+}
+
+#[tokio::test]
 async fn what_the_module_above_says_comes_back_when_the_one_below_goes() {
     let above = ("a".to_owned(), json!({"b": {"x": 1}}));
     let below = ("a/b".to_owned(), json!({"y": 2}));
