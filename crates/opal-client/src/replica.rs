@@ -582,8 +582,10 @@ impl Replica {
         now: Instant,
     ) {
         let late = is_complete && self.wrote_data;
-        if let Some(policy) = &mut self.policy {
-            policy.succeeded(commit);
+        if let Some(policy) = &mut self.policy
+            && !policy.succeeded(commit, is_complete)
+        {
+            return;
         }
         let epoch = self.ledger.received().map(|held| held.epoch);
         if let Some(position) = position.filter(|position| Some(position.epoch) == epoch) {
