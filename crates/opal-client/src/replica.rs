@@ -627,6 +627,15 @@ impl Replica {
         if !settled && self.data_waits_until.is_none_or(|until| until > now) {
             return Vec::new();
         }
+        if self.ledger.received().is_some() {
+            // Without a feed there is nowhere to take it anew from.
+            let overtaken = self.queue.take_overtaken_patches();
+            let is_any = !overtaken.is_empty();
+            self.note_at(overtaken, now);
+            if is_any {
+                return Vec::new();
+            }
+        }
         let batch = self.queue.next_batch();
         self.wrote_data |= !batch.is_empty();
         batch

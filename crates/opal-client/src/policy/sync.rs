@@ -194,7 +194,8 @@ impl PolicySync {
 
     /// When [`PolicySync::next_request`] may have something without anything else happening.
     pub fn next_wake(&self) -> Option<Instant> {
-        self.retry_at
+        let is_free = self.running.is_none() && self.want != Want::Nothing;
+        self.retry_at.filter(|_| is_free)
     }
 }
 
@@ -322,6 +323,17 @@ mod tests {
             assert_eq!(sync.next_request(later).unwrap().base, None);
             assert!(sync.succeeded(hash('b'), true));
         }
+    }
+
+    #[test]
+    fn a_snapshot_that_waits_for_a_request_to_end_calls_for_no_waking() {
+        let now = Instant::now();
+        let mut sync = at_a(now);
+        announce(&mut sync, 'a', 'b');
+        sync.next_request(now).unwrap();
+        sync.begin_snapshot(now);
+        assert_eq!(sync.next_request(now), None);
+        assert_eq!(sync.next_wake(), None);
     }
 
     #[test]
