@@ -582,8 +582,10 @@ impl Replica {
         now: Instant,
     ) {
         let late = is_complete && self.wrote_data;
-        if let Some(policy) = &mut self.policy {
-            policy.succeeded(commit);
+        if let Some(policy) = &mut self.policy
+            && !policy.succeeded(commit, is_complete)
+        {
+            return;
         }
         let epoch = self.ledger.received().map(|held| held.epoch);
         if let Some(position) = position.filter(|position| Some(position.epoch) == epoch) {
@@ -624,6 +626,15 @@ impl Replica {
         let settled = self.policy.as_ref().is_none_or(PolicySync::is_settled);
         if !settled && self.data_waits_until.is_none_or(|until| until > now) {
             return Vec::new();
+        }
+        if self.ledger.received().is_some() {
+            // Without a feed there is nowhere to take it anew from.
+            let overtaken = self.queue.take_overtaken_patches();
+            let is_any = !overtaken.is_empty();
+            self.note_at(overtaken, now);
+            if is_any {
+                return Vec::new();
+            }
         }
         let batch = self.queue.next_batch();
         self.wrote_data |= !batch.is_empty();

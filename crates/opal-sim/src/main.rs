@@ -52,7 +52,7 @@ fn main() -> anyhow::Result<ExitCode> {
             writeln!(out, "Replay it with: opal-sim --seed {seed}{bug}")?;
             return Ok(ExitCode::FAILURE);
         }
-        if (count + 1) % 1000 == 0 {
+        if (count + 1) % 500 == 0 {
             let rate = (count + 1) as f64 / started.elapsed().as_secs_f64();
             writeln!(out, "{} seeds are fine ({rate:.0}/s)", count + 1)?;
         }

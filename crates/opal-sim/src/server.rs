@@ -283,7 +283,7 @@ impl Server {
     fn begin(&mut self, env: &mut Env) -> FeedLog {
         let log = FeedLog::new(new_epoch(&mut env.rng), self.limits);
         let is_first = self.life == 1;
-        let defined_from = Revision(if is_first { 0 } else { u64::MAX });
+        let defined_from = Revision(u64::MAX);
         self.history = History::new(log.epoch(), defined_from);
         self.clone.iter().for_each(|head| self.history.cloned(head));
         self.losses += u64::from(!is_first);

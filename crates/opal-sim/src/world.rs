@@ -90,6 +90,9 @@ impl World {
 
     fn live(&mut self) {
         self.server.start(&mut self.env);
+        // A patch that applied to nothing may apply to what a client holds when it takes a snapshot
+        // later, so that every patch of a run has a document somewhere above it.
+        self.publish_cover();
         for client in &mut self.clients {
             client.start(&mut self.env);
         }

@@ -382,12 +382,15 @@ impl Queue {
         now: Instant,
         rng: &mut impl Rng,
     ) -> Vec<Notice> {
+        let error = failure.error;
+        // What does not fit on what the store holds may fit on what an older entry will bring.
+        let may_fit_later = document.is_some() && self.waits_for_older(seq);
         let Some(item) = self.items.get_mut(&seq) else {
             return Vec::new();
         };
-        let error = failure.error;
         let asked = match failure.retry {
             Retry::After(asked) => asked,
+            Retry::Never if may_fit_later => None,
             Retry::Never | Retry::Unknown => {
                 let unknown = failure.retry == Retry::Unknown;
                 let outcome = Outcome::Refused {
@@ -407,6 +410,44 @@ impl Queue {
             repeated: std::mem::replace(&mut item.told, true),
             outcome: Outcome::Failing { error, document },
         }]
+    }
+
+    /// Whether an older entry that it overlaps is still to be written.
+    fn waits_for_older(&self, seq: Seq) -> bool {
+        let Some(item) = self.items.get(&seq) else {
+            return false;
+        };
+        let mut older = self.items.range(..seq);
+        older.any(|(_, older)| !older.is_written() && older.overlaps(item))
+    }
+
+    /// Takes out the patches whose turn has come and before which newer entries were written: what
+    /// such a patch would do now need not be what it does in its place. What it is based on must be
+    /// taken anew.
+    pub fn take_overtaken_patches(&mut self) -> Vec<Notice> {
+        let is_overtaken = |(seq, item): &(&Seq, &Item)| {
+            let is_patch = item.job.method == SaveMethod::Patch;
+            let is_ready = matches!(item.state, State::Ready(_));
+            is_patch
+                && is_ready
+                && !self.waits_for_older(**seq)
+                && !self.written_ahead_of(**seq, item).is_empty()
+        };
+        let overtaken: Vec<Seq> = self
+            .items
+            .iter()
+            .filter(is_overtaken)
+            .map(|(seq, _)| *seq)
+            .collect();
+        let outcome = || Outcome::Refused {
+            error: "newer changes were written before it could be".to_owned(),
+            document: None,
+            unknown: true,
+        };
+        overtaken
+            .into_iter()
+            .filter_map(|seq| self.take(seq, outcome()))
+            .collect()
     }
 
     /// Everything that may be written now, in order. Each of them has to be given to

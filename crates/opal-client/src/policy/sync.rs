@@ -43,6 +43,9 @@ pub struct PolicySync {
     retry_at: Option<Instant>,
     /// Whether the first bundle was applied, or a first round of trying ended.
     settled: bool,
+    /// Whether the store holds no commit that a difference could start from, though the request that
+    /// runs may have asked for one.
+    distrusted: bool,
     /// Where the server has to be for a bundle of it to count.
     at_least: Option<AtLeast>,
 }
@@ -58,6 +61,7 @@ impl PolicySync {
             failed_rounds: 0,
             retry_at: None,
             settled: false,
+            distrusted: false,
             at_least: None,
         }
     }
@@ -81,6 +85,7 @@ impl PolicySync {
     /// Everything is to be taken anew, not before `at`: data waits for it, as at the start.
     pub fn begin_snapshot(&mut self, at: Instant) {
         self.settled = false;
+        self.distrusted = true;
         self.wants(Want::Everything);
         self.retry_at = Some(at);
     }
@@ -117,6 +122,7 @@ impl PolicySync {
     /// The store lost what it held.
     pub fn store_lost(&mut self) {
         self.applied = None;
+        self.distrusted = true;
         self.wants(Want::Everything);
     }
 
@@ -134,6 +140,7 @@ impl PolicySync {
         }
         let want = std::mem::replace(&mut self.want, Want::Nothing);
         self.running = Some(want);
+        self.distrusted &= want != Want::Everything;
         self.retry_at = None;
         let base = match want {
             Want::SinceApplied => self.applied.clone(),
@@ -146,13 +153,18 @@ impl PolicySync {
         })
     }
 
-    /// The store took the bundle that leads to `commit`.
-    pub fn succeeded(&mut self, commit: CommitHash) {
+    /// The store took the bundle that leads to `commit`. Whether it holds that commit now: not if the
+    /// bundle is a difference to what the store had lost by then.
+    pub fn succeeded(&mut self, commit: CommitHash, is_complete: bool) -> bool {
         self.running = None;
+        if self.distrusted && !is_complete {
+            return false;
+        }
         self.applied = Some(commit);
         self.failed_rounds = 0;
         self.retry_at = None;
         self.settled = true;
+        true
     }
 
     /// A store that takes bundles in part holds neither commit now: the next request is for
@@ -182,7 +194,8 @@ impl PolicySync {
 
     /// When [`PolicySync::next_request`] may have something without anything else happening.
     pub fn next_wake(&self) -> Option<Instant> {
-        self.retry_at
+        let is_free = self.running.is_none() && self.want != Want::Nothing;
+        self.retry_at.filter(|_| is_free)
     }
 }
 
@@ -210,7 +223,7 @@ mod tests {
         let mut sync = PolicySync::new(vec!["app".into(), "lib".into()]);
         sync.subscribed();
         assert_eq!(sync.next_request(now).unwrap().base, None);
-        sync.succeeded(hash('a'));
+        assert!(sync.succeeded(hash('a'), true));
         sync
     }
 
@@ -253,9 +266,9 @@ mod tests {
         sync.next_request(now).unwrap();
         announce(&mut sync, 'b', 'c');
         assert_eq!(sync.next_request(now), None, "one at a time");
-        sync.succeeded(hash('b'));
+        assert!(sync.succeeded(hash('b'), false));
         assert_eq!(sync.next_request(now).unwrap().base, Some(hash('b')));
-        sync.succeeded(hash('c'));
+        assert!(sync.succeeded(hash('c'), false));
         announce(&mut sync, 'b', 'c');
         assert_eq!(sync.next_request(now), None);
     }
@@ -293,6 +306,34 @@ mod tests {
         let mut sync = at_a(now);
         sync.store_lost();
         assert_eq!(sync.next_request(now).unwrap().base, None);
+    }
+
+    #[test]
+    fn a_difference_to_what_the_store_has_lost_leads_nowhere() {
+        let now = Instant::now();
+        for lose in [PolicySync::store_lost, |sync: &mut PolicySync| {
+            sync.begin_snapshot(Instant::now());
+        }] {
+            let mut sync = at_a(now);
+            announce(&mut sync, 'a', 'b');
+            assert_eq!(sync.next_request(now).unwrap().base, Some(hash('a')));
+            lose(&mut sync);
+            assert!(!sync.succeeded(hash('b'), false));
+            let later = now + Duration::from_secs(1);
+            assert_eq!(sync.next_request(later).unwrap().base, None);
+            assert!(sync.succeeded(hash('b'), true));
+        }
+    }
+
+    #[test]
+    fn a_snapshot_that_waits_for_a_request_to_end_calls_for_no_waking() {
+        let now = Instant::now();
+        let mut sync = at_a(now);
+        announce(&mut sync, 'a', 'b');
+        sync.next_request(now).unwrap();
+        sync.begin_snapshot(now);
+        assert_eq!(sync.next_request(now), None);
+        assert_eq!(sync.next_wake(), None);
     }
 
     #[test]

@@ -127,6 +127,7 @@ impl Process {
         is_news |= self.start_requests(is_cut_off, env);
         is_news |= self.start_write(env);
         for news in self.replica.take_news() {
+            is_news = true;
             self.note_news(&news, env);
         }
         is_news

@@ -370,3 +370,58 @@ fn sources_that_are_named_anew_are_forgotten_and_publishes_are_not() {
     bench.write();
     assert_eq!(bench.written, ["published"]);
 }
+
+#[test]
+fn a_patch_before_which_newer_entries_were_written_is_not_applied_on_top_of_them() {
+    let mut bench = Bench::new();
+    bench.url("/a", "late");
+    bench.patch("/a", "patch");
+    bench.inline("/a/b", "newer");
+    let fetches = bench.fetches();
+    bench.fail(fetches[0].0);
+    bench.write();
+    assert_eq!(bench.written, ["newer"]);
+    assert!(bench.queue.take_overtaken_patches().is_empty(), "it waits");
+    bench.now = bench.queue.next_wake(bench.now).expect("another round");
+    let again = bench.fetches();
+    bench.succeed(again[0].0, "late");
+    let batch = bench.queue.next_batch();
+    let outcomes = batch.iter().map(|write| (write.seq, Ok(()))).collect();
+    bench.queue.written(outcomes, bench.now, &mut bench.rng);
+    let overtaken = bench.queue.take_overtaken_patches();
+    let outcome = overtaken.first().map(|notice| &notice.outcome);
+    assert!(matches!(
+        outcome,
+        Some(Outcome::Refused { unknown: true, .. })
+    ));
+    assert!(bench.queue.next_batch().is_empty());
+}
+
+#[test]
+fn a_refusal_is_not_final_while_an_older_entry_may_change_what_it_is_about() {
+    let mut bench = Bench::new();
+    bench.url("/a", "late");
+    bench.inline("/a/b", "newer");
+    let fetches = bench.fetches();
+    bench.fail(fetches[0].0);
+    let refusal = || Failure {
+        error: "what holds `b` is not an object".into(),
+        retry: Retry::Never,
+    };
+    let batch = bench.queue.next_batch();
+    let outcomes = vec![(batch[0].seq, Err(refusal()))];
+    let notices = bench.queue.written(outcomes, bench.now, &mut bench.rng);
+    assert!(matches!(notices[0].outcome, Outcome::Failing { .. }));
+    bench.now += LONGEST_PAUSE;
+    for (seq, name) in bench.fetches() {
+        bench.succeed(seq, &name);
+    }
+    bench.write();
+    assert_eq!(bench.written.first().map(String::as_str), Some("late"));
+    assert_eq!(bench.written.len(), 2);
+    bench.inline("/a/c", "alone");
+    let batch = bench.queue.next_batch();
+    let outcomes = vec![(batch[0].seq, Err(refusal()))];
+    let notices = bench.queue.written(outcomes, bench.now, &mut bench.rng);
+    assert!(matches!(notices[0].outcome, Outcome::Refused { .. }));
+}
