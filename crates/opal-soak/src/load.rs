@@ -1,0 +1,81 @@
+//! What is published: small documents written again and again, so that what there is to hold stays
+//! the same, and to a few clients each.
+
+use anyhow::ensure;
+use opal_testing::http::{self, Connection};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+/// Clients have one of so many topics.
+const TOPICS: usize = 20;
+/// Documents of each topic.
+const DOCUMENTS: usize = 50;
+/// Connections that publish at the same time.
+const AT_ONCE: usize = 8;
+
+/// The topic that client `number` subscribes to.
+pub(crate) fn topic_of_client(number: usize) -> String {
+    format!("soak{}", number % TOPICS)
+}
+
+/// Publishes updates to one server, one number after the other.
+#[derive(Debug)]
+pub(crate) struct Load {
+    url: String,
+    published: usize,
+}
+
+impl Load {
+    /// For the server at `url`.
+    pub(crate) fn new(url: String) -> Self {
+        Self { url, published: 0 }
+    }
+
+    /// How many updates were accepted.
+    pub(crate) fn published(&self) -> usize {
+        self.published
+    }
+
+    /// Publishes `count` updates more; every one must be accepted.
+    pub(crate) async fn publish(&mut self, count: usize) -> anyhow::Result<()> {
+        let end = self.published + count;
+        let mut publishing = JoinSet::new();
+        for lane in 0..AT_ONCE {
+            let numbers = (self.published + lane..end).step_by(AT_ONCE);
+            publishing.spawn(publish_all(self.url.clone(), numbers));
+        }
+        while let Some(done) = publishing.join_next().await {
+            done??;
+        }
+        self.published = end;
+        Ok(())
+    }
+}
+
+async fn publish_all(url: String, numbers: impl Iterator<Item = usize>) -> anyhow::Result<()> {
+    let mut connection = Connection::open(&url).await?;
+    for number in numbers {
+        let request = http::post(format!("{url}/data/config")).json(&update(number))?;
+        let answer = connection.send(request).await?;
+        ensure!(answer.status == 200, "answered {}", answer.text());
+    }
+    Ok(())
+}
+
+fn update(number: usize) -> Value {
+    let topic = number % TOPICS;
+    let document = number / TOPICS % DOCUMENTS;
+    let mut entry = json!({
+        "url": "",
+        "topics": [topic_of_client(topic)],
+        "dst_path": format!("/soak/t{topic}/d{document}"),
+        "data": {"n": number, "padding": "x".repeat(200), "notes": {}},
+    });
+    // Every fifth is a patch of a document that is there.
+    if number >= TOPICS * DOCUMENTS && number.is_multiple_of(5) {
+        entry["save_method"] = "PATCH".into();
+        let note = format!("/notes/of{}", number % 7);
+        entry["data"] = json!([{"op": "add", "path": note, "value": number}]);
+    }
+    json!({"entries": [entry]})
+}
