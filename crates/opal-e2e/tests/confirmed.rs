@@ -85,30 +85,32 @@ async fn a_commit_that_somebody_waits_for_is_applied_when_the_answer_comes() -> 
 async fn a_killed_client_is_seen_as_disconnected() -> anyhow::Result<()> {
     setup()
         .run(async |deployment| {
-            ensure!(deployment.in_fleet("one").await?["state"] == "current");
+            is_called(deployment, "current").await?;
             deployment.client.kill()?;
-            wait::until("the server to miss the client", async || {
-                let client = deployment.in_fleet("one").await?;
-                ensure!(client["state"] == "disconnected", "{client}");
-                Ok(())
-            })
-            .await?;
+            is_called(deployment, "disconnected").await?;
             let answer = publish_and_wait(deployment, 1, "wait=all&timeout=0.2").await?;
             ensure!(answer["disconnected"] == json!(["one"]), "{answer}");
 
             deployment.client.start_again().await?;
-            wait::until("the client to be current again", async || {
-                let client = deployment.in_fleet("one").await?;
-                ensure!(client["state"] == "current", "{client}");
-                Ok(())
-            })
-            .await
+            is_called(deployment, "current").await
         })
         .await
 }
 
-async fn opal(deployment: &Deployment, arguments: &[&str]) -> anyhow::Result<Finished> {
-    let spec = ProcessSpec::new("opal", binaries::ours("opal")?, deployment.directory());
+/// Waits until the server says this of client `one`.
+async fn is_called(deployment: &Deployment, state: &str) -> anyhow::Result<()> {
+    wait::until(format!("the client to be {state}"), async || {
+        let client = deployment.in_fleet("one").await?;
+        ensure!(client["state"] == state, "{client}");
+        Ok(())
+    })
+    .await
+}
+
+/// Runs the tool in a directory of its own, so that nothing of an earlier run is in the output.
+async fn opal(arguments: &[&str]) -> anyhow::Result<Finished> {
+    let directory = tempfile::tempdir()?;
+    let spec = ProcessSpec::new("opal", binaries::ours("opal")?, directory.path());
     spec.arguments(arguments).output(wait::LIMIT).await
 }
 
@@ -133,7 +135,7 @@ async fn the_tool_publishes_waits_and_shows_who_holds_what() -> anyhow::Result<(
                     "--wait",
                     wait,
                 ];
-                opal(deployment, &arguments).await
+                opal(&arguments).await
             };
             let done = publish(&server, &publisher, "all").await?;
             ensure!(done.code == Some(0), "{done:#?}");
@@ -150,15 +152,11 @@ async fn the_tool_publishes_waits_and_shows_who_holds_what() -> anyhow::Result<(
             ensure!(nobody_there.code == Some(1), "{nobody_there:#?}");
 
             let status = async |server: &str, token: &str| {
-                opal(
-                    deployment,
-                    &["status", "--server", server, "--token", token],
-                )
-                .await
+                opal(&["status", "--server", server, "--token", token]).await
             };
             let table = status(&server, &reader).await?;
             ensure!(table.code == Some(0), "{table:#?}");
-            let line = table.stdout.lines().find(|line| line.contains("one"));
+            let line = table.stdout.lines().find(|line| line.starts_with("one "));
             ensure!(
                 line.is_some_and(|line| line.contains("current")),
                 "{table:#?}"

@@ -108,6 +108,7 @@ struct Soak {
 
 impl Soak {
     async fn start(plan: &Plan) -> anyhow::Result<Self> {
+        let begun = Instant::now();
         let directory = TempDir::with_prefix("opal-soak-")?;
         let repo = TestRepo::with_files(&[("soak.rego", "package soaking\nx = 1\n")])?;
         let port = free_port()?;
@@ -148,13 +149,13 @@ impl Soak {
             clients_memory,
             count: plan.clients,
             reconnects: 0,
-            begun: Instant::now(),
+            begun,
             server,
             clients,
             _repo: repo,
             _directory: directory,
         };
-        soak.all_current(soak.begun).await?;
+        soak.all_current(begun).await?;
         Ok(soak)
     }
 
