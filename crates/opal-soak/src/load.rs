@@ -8,8 +8,12 @@ use tokio::task::JoinSet;
 
 /// Clients have one of so many topics.
 const TOPICS: usize = 20;
-/// Documents of each topic.
-const DOCUMENTS: usize = 50;
+/// Documents of all topics.
+const DOCUMENTS: usize = 200;
+/// One update in so many is a patch.
+const PATCHED: usize = 7;
+/// After so many updates, each document was written anew and patched.
+pub(crate) const ROUND: usize = DOCUMENTS * PATCHED;
 /// Connections that publish at the same time.
 const AT_ONCE: usize = 8;
 
@@ -63,19 +67,18 @@ async fn publish_all(url: String, numbers: impl Iterator<Item = usize>) -> anyho
 }
 
 fn update(number: usize) -> Value {
-    let topic = number % TOPICS;
-    let document = number / TOPICS % DOCUMENTS;
+    let document = number % DOCUMENTS;
+    let topic = topic_of_client(document);
     let mut entry = json!({
         "url": "",
-        "topics": [topic_of_client(topic)],
-        "dst_path": format!("/soak/t{topic}/d{document}"),
+        "topics": [topic],
+        "dst_path": format!("/soak/{topic}/d{document}"),
         "data": {"n": number, "padding": "x".repeat(200), "notes": {}},
     });
-    // Every fifth is a patch of a document that is there.
-    if number >= TOPICS * DOCUMENTS && number.is_multiple_of(5) {
+    // At any time some documents are patched and some are not.
+    if number >= DOCUMENTS && (number / DOCUMENTS + number).is_multiple_of(PATCHED) {
         entry["save_method"] = "PATCH".into();
-        let note = format!("/notes/of{}", number % 7);
-        entry["data"] = json!([{"op": "add", "path": note, "value": number}]);
+        entry["data"] = json!([{"op": "add", "path": "/notes/last", "value": number}]);
     }
     json!({"entries": [entry]})
 }
