@@ -17,7 +17,7 @@ enum Target {
     None,
 }
 
-const METRICS: [(&str, &str, Target); 16] = [
+const METRICS: [(&str, &str, Target); 25] = [
     (
         "delivery-cpu",
         "µs CPU a delivery",
@@ -69,6 +69,47 @@ const METRICS: [(&str, &str, Target); 16] = [
     ),
     ("commit-time", "ms from webhook to answer", Target::None),
     ("connect-rate", "connections a second", Target::None),
+    (
+        "resume-after-stop",
+        "s, 5,000 resumed after a stop",
+        Target::AtMost(5.0),
+    ),
+    (
+        "resume-after-kill",
+        "s, 5,000 resumed after a kill",
+        Target::AtMost(5.0),
+    ),
+    (
+        "resume-snapshots",
+        "snapshots after a restart",
+        Target::AtMost(0.0),
+    ),
+    ("feed-delivery-cpu", "µs CPU a delivery, feed", Target::None),
+    (
+        "released-delivery-cpu",
+        "µs CPU a delivery, released",
+        Target::None,
+    ),
+    (
+        "feed-delivery-ratio",
+        "feed's CPU to released's",
+        Target::AtMost(0.5),
+    ),
+    (
+        "history-memory",
+        "MB, 100,000 changes kept",
+        Target::AtMost(60.0),
+    ),
+    (
+        "fleet-time",
+        "ms, 10,000 clients listed",
+        Target::AtMost(100.0),
+    ),
+    (
+        "wait-time",
+        "ms until 1,000 have applied",
+        Target::AtMost(60.0),
+    ),
 ];
 
 /// All samples so far.

@@ -58,11 +58,19 @@ fn main() -> anyhow::Result<ExitCode> {
         }
     }
     let seconds = started.elapsed().as_secs_f64();
-    writeln!(out, "All {} seeds are fine ({seconds:.1} s)", arguments.seeds)?;
+    writeln!(
+        out,
+        "All {} seeds are fine ({seconds:.1} s)",
+        arguments.seeds
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn one(seed: u64, arguments: &Arguments, out: &mut impl std::io::Write) -> anyhow::Result<ExitCode> {
+fn one(
+    seed: u64,
+    arguments: &Arguments,
+    out: &mut impl std::io::Write,
+) -> anyhow::Result<ExitCode> {
     let options = Options {
         bug: arguments.bug,
         keeps_lines: true,

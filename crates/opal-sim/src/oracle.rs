@@ -46,7 +46,10 @@ impl Oracle<'_> {
             return;
         }
         if low > self.history.head() {
-            return env.violated(format!("{} claims {low}, which does not exist", profile.name));
+            return env.violated(format!(
+                "{} claims {low}, which does not exist",
+                profile.name
+            ));
         }
         let model = self.model_at(low, profile, claims, env);
         let mut open = Vec::new();
@@ -78,15 +81,18 @@ impl Oracle<'_> {
         let Some(position) = replica.clean_position() else {
             return;
         };
-        let is_defined = position.epoch == self.history.epoch
-            && position.revision >= self.history.defined_from;
+        let is_defined =
+            position.epoch == self.history.epoch && position.revision >= self.history.defined_from;
         if !is_defined || claims.looked_at == Some((position, writes)) {
             return;
         }
         claims.looked_at = Some((position, writes));
         let wrong = self.wrong_with(profile, claims, replica.commit(), position, store, env);
         if let Some(wrong) = wrong {
-            env.violated(format!("{} is clean at {position}, but {wrong}", profile.name));
+            env.violated(format!(
+                "{} is clean at {position}, but {wrong}",
+                profile.name
+            ));
         }
     }
 
@@ -101,7 +107,9 @@ impl Oracle<'_> {
     ) -> Option<String> {
         let mut expected = Value::Object(serde_json::Map::new());
         if profile.data {
-            expected = self.model_at(position.revision, profile, claims, env).data();
+            expected = self
+                .model_at(position.revision, profile, claims, env)
+                .data();
         }
         if profile.policy {
             let Some(commit) = commit else {
@@ -135,7 +143,10 @@ impl Oracle<'_> {
         let held = of(commit);
         let announced = self.history.commits_from(revision);
         let cloned = self.history.clones_from(revision);
-        announced.iter().chain(cloned).any(|commit| of(commit) == held)
+        announced
+            .iter()
+            .chain(cloned)
+            .any(|commit| of(commit) == held)
     }
 
     /// What the client has to hold at `revision`.
@@ -149,8 +160,8 @@ impl Oracle<'_> {
         let epoch = self.history.epoch;
         let kept = claims.model.take();
         let kept = kept.filter(|(of, model)| *of == epoch && model.upto() <= revision);
-        let (_, mut model) = kept
-            .unwrap_or_else(|| (epoch, DataModel::new(&profile.interests, &env.sources)));
+        let (_, mut model) =
+            kept.unwrap_or_else(|| (epoch, DataModel::new(&profile.interests, &env.sources)));
         model.advance(revision, self.history, &profile.interests, &env.sources);
         claims.model = Some((epoch, model.clone()));
         model
@@ -168,7 +179,8 @@ fn published(data: Value) -> Value {
 
 fn is_done(recorded: &Recorded, done: &[(Revision, Revision)]) -> bool {
     let revision = recorded.change.position.revision;
-    done.iter().any(|(first, last)| *first <= revision && revision <= *last)
+    done.iter()
+        .any(|(first, last)| *first <= revision && revision <= *last)
 }
 
 /// The first place below the second level at which two stores differ, but for places that overlap
