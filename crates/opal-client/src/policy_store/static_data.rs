@@ -199,6 +199,10 @@ fn value_from_above(modules: &BTreeMap<DataPath, Document>, path: &DataPath) -> 
         let text = document::members(&value).remove(&name)?;
         value = Document::parse(text.get()).ok()?;
     }
+    // A member that is null is none.
+    if value.is_null() {
+        return None;
+    }
     Some(Write::new(path.clone(), &value).json)
 }
 
