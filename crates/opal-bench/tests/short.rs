@@ -29,7 +29,7 @@ fn the_benches_run() {
         "CPU a delivery",
         "just started",
         "from publish to answer",
-        "feed's CPU",
+        "their ratio",
         "have applied",
     ] {
         assert!(out.contains(row), "{row} in\n{out}\n{log}");

@@ -10,7 +10,7 @@ use opal_testing::services::{Service, setting};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::publish::{settle, update_of_256_bytes};
+use super::publish::{settle, update_of};
 use super::{Sample, ms};
 use crate::load::Subscribers;
 use crate::load::feed::FeedClients;
@@ -76,52 +76,79 @@ async fn listens(address: SocketAddr) -> Instant {
 }
 
 /// Processor time of a server for one delivery by the feed, and as released clients are told, of the
-/// same update to as many.
+/// same updates to as many: one at a time, where each is a write to a socket of its own, and many.
 pub(super) async fn delivery() -> anyhow::Result<Vec<Sample>> {
-    let by_feed = delivery_by_feed().await?;
-    let released = delivery_released().await?;
+    let [feed_alone, feed] = delivery_by_feed().await?;
+    let [released_alone, released] = delivery_released().await?;
     Ok(vec![
-        ("feed-delivery-cpu", by_feed),
-        ("released-delivery-cpu", released),
-        ("feed-delivery-ratio", by_feed / released),
+        ("feed-delivery-alone", feed_alone),
+        ("released-delivery-alone", released_alone),
+        ("feed-alone-ratio", feed_alone / released_alone),
+        ("feed-delivery", feed),
+        ("released-delivery", released),
+        ("feed-ratio", feed / released),
     ])
 }
 
-async fn delivery_by_feed() -> anyhow::Result<f64> {
+async fn delivery_by_feed() -> anyhow::Result<[f64; 2]> {
     let directory = tempfile::tempdir()?;
     let server = Service::server(Kind::Rust, directory.path(), []).await?;
     let mut clients = FeedClients::connect(&server, TOLD).await?;
-    cpu_of_a_delivery(&server, async || clients.all_changed().await).await
+    cpu_of_deliveries(&server, async || clients.all_changed().await).await
 }
 
-async fn delivery_released() -> anyhow::Result<f64> {
+async fn delivery_released() -> anyhow::Result<[f64; 2]> {
     let directory = tempfile::tempdir()?;
     let server = Service::server(Kind::Rust, directory.path(), []).await?;
     let mut subscribers = Subscribers::connect(&server, TOLD).await?;
-    cpu_of_a_delivery(&server, async || subscribers.all_notified().await).await
+    cpu_of_deliveries(&server, async || subscribers.all_notified().await).await
 }
 
-async fn cpu_of_a_delivery(
+async fn cpu_of_deliveries(
     server: &Service,
     mut delivered: impl AsyncFnMut() -> anyhow::Result<Instant>,
+) -> anyhow::Result<[f64; 2]> {
+    // The first time is for what is there for good afterwards.
+    cpu_of_a_delivery(server, 1, 1, &mut delivered).await?;
+    let alone = cpu_of_a_delivery(server, ROUNDS, 1, &mut delivered).await?;
+    let together = cpu_of_a_delivery(server, ROUNDS / 4, PUBLISHING, &mut delivered).await?;
+    Ok([alone, together])
+}
+
+/// Publishes `together` updates at the same time, `rounds` times; microseconds for each delivery.
+async fn cpu_of_a_delivery(
+    server: &Service,
+    rounds: usize,
+    together: usize,
+    delivered: &mut impl AsyncFnMut() -> anyhow::Result<Instant>,
 ) -> anyhow::Result<f64> {
-    publish(server).send().await?.expect(200)?;
-    delivered().await?;
-    settle().await;
     let before = cpu_time(server)?;
-    for _ in 0..ROUNDS {
-        let (published, last) = tokio::join!(publish(server).send(), delivered());
-        published?.expect(200)?;
-        last?;
+    for _ in 0..rounds {
+        let all = async {
+            for _ in 0..together {
+                delivered().await?;
+            }
+            anyhow::Ok(())
+        };
+        tokio::try_join!(publish_many(server, together), all)?;
         settle().await;
     }
     let used = cpu_time(server)?.saturating_sub(before);
-    let deliveries = u32::try_from(ROUNDS * TOLD)?;
+    let deliveries = u32::try_from(rounds * together * TOLD)?;
     Ok((used / deliveries).as_secs_f64() * 1e6)
 }
 
-/// What a full history adds to the resident memory of a server.
+/// What a full history adds to the resident memory of a server: of changes whose payload, as it is
+/// sent, has 256 bytes, and of updates with a document of 256 bytes.
 pub(super) async fn history() -> anyhow::Result<Vec<Sample>> {
+    let small = |url: &str| update_with(51, url);
+    Ok(vec![
+        ("history-memory", memory_of_history(small).await?),
+        ("history-large", memory_of_history(update).await?),
+    ])
+}
+
+async fn memory_of_history(update: fn(&str) -> Request) -> anyhow::Result<f64> {
     let directory = tempfile::tempdir()?;
     let settings = [
         setting("OPAL_FEED_HISTORY_CHANGES", &KEPT),
@@ -129,17 +156,25 @@ pub(super) async fn history() -> anyhow::Result<Vec<Sample>> {
     ];
     let server = Service::server(Kind::Rust, directory.path(), settings).await?;
     // What the first requests of each connection take is there for good.
-    publish_many(&server, 1_000).await?;
+    publish_all(&server, 1_000, update).await?;
     let before = resident_kb(&server)?;
-    publish_many(&server, KEPT).await?;
+    publish_all(&server, KEPT, update).await?;
     let added = resident_kb(&server)? - before;
-    Ok(vec![("history-memory", added / 1e3)])
+    Ok(added / 1e3)
 }
 
 async fn publish_many(server: &Service, count: usize) -> anyhow::Result<()> {
+    publish_all(server, count, update).await
+}
+
+async fn publish_all(
+    server: &Service,
+    count: usize,
+    update: fn(&str) -> Request,
+) -> anyhow::Result<()> {
     let mut publishing = JoinSet::new();
-    for first in 0..PUBLISHING {
-        let request = publish(server);
+    for first in 0..PUBLISHING.min(count) {
+        let request = update(&server.url("/data/config"));
         let url = server.url("");
         publishing.spawn(async move {
             let mut connection = Connection::open(&url).await?;
@@ -196,9 +231,13 @@ fn publish(server: &Service) -> Request {
     update(&server.url("/data/config"))
 }
 
-/// Without an id: each is a change of its own.
+/// A document of 256 bytes. Without an id: each is a change of its own.
 fn update(url: &str) -> Request {
-    let mut update = update_of_256_bytes();
+    update_with(256, url)
+}
+
+fn update_with(bytes: usize, url: &str) -> Request {
+    let mut update = update_of(bytes);
     if let Some(members) = update.as_object_mut() {
         members.remove("id");
     }
