@@ -107,19 +107,6 @@ impl History {
         commits
     }
 
-    /// Whether the last data that was published up to `revision` writes over everything.
-    pub fn ends_with_cover(&self, revision: Revision) -> bool {
-        let upto = usize::try_from(revision.0).unwrap_or(usize::MAX);
-        let mut data = self
-            .changes
-            .iter()
-            .take(upto)
-            .rev()
-            .filter(|change| change.update.is_some());
-        data.next()
-            .is_some_and(|last| last.change.draft.id.as_str().starts_with(COVER))
-    }
-
     /// A publisher was told that the change is stored.
     pub fn accepted(&mut self, position: Position) {
         let at = usize::try_from(position.revision.0).unwrap_or(0);

@@ -143,6 +143,8 @@ struct Item {
     rounds: u32,
     /// Whether an outcome has been told.
     told: bool,
+    /// Whether it was ever given to the store, which may hold it whatever the outcome was.
+    was_sent: bool,
     /// Whether it is dropped once the write that runs has ended: it is part of a newer snapshot.
     is_forgotten: bool,
 }
@@ -301,6 +303,7 @@ impl Queue {
             state,
             rounds: 0,
             told: false,
+            was_sent: false,
             is_forgotten: false,
         };
         self.items.insert(seq, item);
@@ -421,6 +424,12 @@ impl Queue {
         older.any(|(_, older)| !older.is_written() && older.overlaps(item))
     }
 
+    /// Whether the store may hold a newer entry that it overlaps.
+    fn is_overtaken(&self, seq: Seq, item: &Item) -> bool {
+        let mut others = self.items.range(seq..).filter(|(other, _)| **other != seq);
+        others.any(|(_, newer)| newer.was_sent && newer.overlaps(item))
+    }
+
     /// Takes out the patches whose turn has come and before which newer entries were written: what
     /// such a patch would do now need not be what it does in its place. What it is based on must be
     /// taken anew.
@@ -431,7 +440,7 @@ impl Queue {
             is_patch
                 && is_ready
                 && !self.waits_for_older(**seq)
-                && !self.written_ahead_of(**seq, item).is_empty()
+                && self.is_overtaken(**seq, item)
         };
         let overtaken: Vec<Seq> = self
             .items
@@ -523,6 +532,7 @@ impl Queue {
         };
         let document = document.clone();
         item.state = State::Writing(document.clone());
+        item.was_sent = true;
         Some(Write {
             seq,
             path: item.job.path.clone(),
@@ -586,13 +596,34 @@ impl Queue {
             .filter(|(_, item)| item.is_replaced_by(newer))
             .map(|(seq, _)| *seq)
             .collect();
+        let is_removal = newer.job.method == SaveMethod::Delete;
         let mut notices = Vec::new();
         for seq in replaced {
+            if is_removal && self.leave_only_the_way(seq) {
+                continue;
+            }
             let was_written = self.items.get(&seq).is_some_and(Item::is_written);
             let notice = self.take(seq, Outcome::Replaced);
             notices.extend(notice.filter(|_| !was_written));
         }
         notices
+    }
+
+    /// Of a document that is removed, the objects that lead to it stay: in its place an empty one is
+    /// written, or is kept to be written again, and the removal after it. Whether that is so.
+    fn leave_only_the_way(&mut self, seq: Seq) -> bool {
+        let item = self.items.get_mut(&seq);
+        let document = item.filter(|item| item.job.method == SaveMethod::Put);
+        let Some(item) = document else {
+            return false;
+        };
+        let empty = Document::from(&serde_json::json!({}));
+        match item.state {
+            State::Writing(_) => {}
+            State::Written(_) => item.state = State::Written(empty),
+            _ => item.state = State::Ready(empty),
+        }
+        true
     }
 
     /// Forgets written entries that no older one can disturb any more.

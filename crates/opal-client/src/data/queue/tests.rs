@@ -425,3 +425,15 @@ fn a_refusal_is_not_final_while_an_older_entry_may_change_what_it_is_about() {
     let notices = bench.queue.written(outcomes, bench.now, &mut bench.rng);
     assert!(matches!(notices[0].outcome, Outcome::Refused { .. }));
 }
+
+#[test]
+fn of_a_failing_document_that_is_removed_the_way_to_it_is_written() {
+    let mut bench = Bench::new();
+    bench.url("/a/b", "failing");
+    bench.push(SaveMethod::Delete, "/a/b", "gone", true);
+    let fetches = bench.fetches();
+    bench.fail(fetches[0].0);
+    bench.write();
+    assert_eq!(bench.written, ["gone", "{}", "gone"]);
+    assert!(bench.queue.items.is_empty());
+}
