@@ -199,7 +199,8 @@ fn value_from_above(modules: &BTreeMap<DataPath, Document>, path: &DataPath) -> 
         let text = document::members(&value).remove(&name)?;
         value = Document::parse(text.get()).ok()?;
     }
-    Some(Write::new(path.clone(), &value).json)
+    // A member that is null is none.
+    (!value.is_null()).then(|| Write::new(path.clone(), &value).json)
 }
 
 /// The modules by place, and what is wrong with the others.
