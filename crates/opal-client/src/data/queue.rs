@@ -524,13 +524,17 @@ impl Queue {
             })
     }
 
-    /// The newer entries that did not wait for this one, and have to be written again after it.
+    /// The newer entries that did not wait for this one, and have to be written again after it: those
+    /// that it overlaps, and in turn those that they overlap.
     fn written_ahead_of(&self, seq: Seq, late: &Item) -> Vec<Seq> {
-        self.items
-            .range(seq..)
-            .filter(|(_, item)| item.is_written() && item.overlaps(late))
-            .map(|(seq, _)| *seq)
-            .collect()
+        let mut again: Vec<(Seq, &Item)> = Vec::new();
+        for (seq, item) in self.items.range(seq..) {
+            let is_disturbed = item.overlaps(late) || again.iter().any(|(_, it)| it.overlaps(item));
+            if item.is_written() && is_disturbed {
+                again.push((*seq, item));
+            }
+        }
+        again.into_iter().map(|(seq, _)| seq).collect()
     }
 
     fn start(&mut self, seq: Seq) -> Option<Write> {
@@ -634,20 +638,18 @@ impl Queue {
         true
     }
 
-    /// Forgets written entries that no older one can disturb any more.
+    /// Forgets written entries that no older one can disturb any more, be it by being written again.
     fn forget_kept(&mut self) {
-        let kept: Vec<Seq> = self
-            .items
-            .iter()
-            .filter(|(_, item)| item.is_written())
-            .filter(|(seq, item)| {
-                let mut older = self.items.range(..**seq);
-                !older.any(|(_, other)| !other.is_written() && other.overlaps(item))
-            })
-            .map(|(seq, _)| *seq)
-            .collect();
-        for seq in kept {
-            self.items.remove(&seq);
+        let written = self.items.iter().filter(|(_, item)| item.is_written());
+        let written: Vec<Seq> = written.map(|(seq, _)| *seq).collect();
+        for seq in written {
+            let is_needed = self.items.get(&seq).is_some_and(|item| {
+                let mut older = self.items.range(..seq);
+                older.any(|(_, older)| older.overlaps(item))
+            });
+            if !is_needed {
+                self.items.remove(&seq);
+            }
         }
     }
 

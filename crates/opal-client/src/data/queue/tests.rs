@@ -441,3 +441,16 @@ fn of_a_failing_document_that_is_removed_the_way_to_it_is_written() {
     assert_eq!(bench.written, ["gone", "{}", "gone"]);
     assert!(bench.queue.items.is_empty());
 }
+
+#[test]
+fn what_a_removal_that_is_written_again_takes_along_is_written_again_too() {
+    let mut bench = Bench::new();
+    bench.url("/a/b", "late");
+    bench.push(SaveMethod::Delete, "/a", "gone", true);
+    bench.inline("/a/c", "newest");
+    let fetches = bench.fetches();
+    bench.fail(fetches[0].0);
+    bench.write();
+    assert_eq!(bench.written, ["gone", "newest", "{}", "gone", "newest"]);
+    assert!(bench.queue.items.is_empty());
+}
