@@ -292,3 +292,32 @@ fn entries_that_no_client_could_take_are_skipped() {
     ]);
     assert_eq!(shown(&base), [""; 0]);
 }
+
+#[test]
+fn patches_that_double_a_document_are_kept_and_not_folded() {
+    let doubled = |at| json!({"op": "copy", "from": "/a", "path": format!("/a/k{at}")});
+    let operations: Vec<Value> = (0..40).map(doubled).collect();
+    let base = base_of(vec![
+        put("/doc", &json!({"a": {}})),
+        patch("/doc", &json!(operations)),
+        patch("/doc", &json!([{"op": "add", "path": "/x", "value": 1}])),
+        patch("/doc", &json!([{"op": "add", "path": "/y", "value": 1}])),
+    ]);
+    let bytes: usize = shown(&base).iter().map(String::len).sum();
+    assert_eq!(shown(&base).len(), 4);
+    assert!(bytes < 4096, "{bytes} bytes");
+}
+
+#[test]
+fn patches_that_copy_a_little_are_folded() {
+    let base = base_of(vec![
+        put("/doc", &json!({"a": {"b": 1}})),
+        patch("/doc", &json!([{"op": "copy", "from": "/a", "path": "/c"}])),
+        patch(
+            "/doc",
+            &json!([{"op": "test", "path": "/c/b", "value": 1}, {"op": "remove", "path": "/a"}]),
+        ),
+        patch("/doc", &json!([{"op": "add", "path": "/d", "value": 1}])),
+    ]);
+    assert_eq!(shown(&base), [r#"4 PUT /doc {"c":{"b":1},"d":1}"#]);
+}
