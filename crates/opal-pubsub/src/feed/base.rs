@@ -76,15 +76,17 @@ impl Base {
         }
     }
 
-    /// Folds a change that follows all that were folded before. Only data counts.
+    /// Folds a change that follows all that were folded before. Only data counts, and only for the
+    /// topics that the change was published to.
     pub fn fold(&mut self, change: &Change) {
         let (Payload::Data(document) | Payload::Message(document)) = &change.draft.payload else {
             return;
         };
         // What a peer says to the others may be anything.
-        let Ok(update) = serde_json::from_str::<DataUpdate>(document.text()) else {
+        let Ok(mut update) = serde_json::from_str::<DataUpdate>(document.text()) else {
             return;
         };
+        update.restrict_to(&change.draft.topics);
         for entry in &update.entries {
             self.fold_entry(change.position.revision, entry);
         }

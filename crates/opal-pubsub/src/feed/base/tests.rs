@@ -1,7 +1,8 @@
-use opal_protocol::{Document, SaveMethod};
+use opal_protocol::{Document, Epoch, SaveMethod, ScopeId};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::feed::{ChangeDraft, FeedLimits, FeedLog};
 
 mod model;
 
@@ -320,4 +321,26 @@ fn patches_that_copy_a_little_are_folded() {
         patch("/doc", &json!([{"op": "add", "path": "/d", "value": 1}])),
     ]);
     assert_eq!(shown(&base), [r#"4 PUT /doc {"c":{"b":1},"d":1}"#]);
+}
+
+#[test]
+fn entries_count_for_the_topics_that_their_change_was_published_to() {
+    let entries = [(&["secret"][..], "/a"), (&["mine", "secret"], "/b")];
+    let entries = entries.map(|(topics, path)| entry(topics, path, "PUT", &json!({})));
+    let unnamed = json!({"url": "", "dst_path": "/c", "data": {}});
+    for text in [
+        json!({ "entries": entries }),
+        json!({ "entries": [unnamed] }),
+    ] {
+        let mut log = FeedLog::new(Epoch(1), FeedLimits::default());
+        let scope = ScopeId::default();
+        let draft = ChangeDraft {
+            id: "m".into(),
+            topics: vec!["mine".into()].into(),
+            payload: Payload::Message(Document::from(&text)),
+        };
+        log.append(&scope, None, draft, 0).unwrap();
+        let mut base = |topic: &str| log.base(&scope, &[topic.into()]).entries.len();
+        assert_eq!([base("secret"), base("policy_data")], [0, 0]);
+    }
 }
