@@ -30,6 +30,8 @@ const FRAME: usize = 8;
 pub struct Recovered {
     /// The feeds.
     pub log: FeedLog,
+    /// Where what the journal was begun with ends.
+    pub initial_len: usize,
     /// Where the last whole record ends. What follows was being written when the writer died.
     pub valid_len: usize,
 }
@@ -203,7 +205,7 @@ fn encode(record: &Record) -> Vec<u8> {
 pub fn recover(bytes: &[u8], limits: FeedLimits) -> Result<Recovered, RecoverError> {
     let (header, mut offset) = header(bytes)?;
     let mut log = FeedLog::new(header.epoch, limits);
-    let mut records = 0;
+    let (mut records, mut initial_len) = (0, offset);
     while offset < bytes.len() {
         let damaged = RecoverError::Damaged { offset };
         let Some((json, end)) = frame(bytes, offset) else {
@@ -216,12 +218,16 @@ pub fn recover(bytes: &[u8], limits: FeedLimits) -> Result<Recovered, RecoverErr
         restore(record, &mut log).ok_or(damaged)?;
         records += 1;
         offset = end;
+        if records <= header.records {
+            initial_len = offset;
+        }
     }
     if records < header.records {
         return Err(RecoverError::Damaged { offset });
     }
     Ok(Recovered {
         log,
+        initial_len,
         valid_len: offset,
     })
 }
