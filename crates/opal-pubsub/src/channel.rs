@@ -175,9 +175,9 @@ impl Channel {
                 self.registration.unsubscribe(topics).await?;
                 reply
             }
-            Action::Publish(publish, reply) => {
-                self.publish(publish).await?;
-                reply
+            Action::Publish(publish, call_id) => {
+                let published = self.publish(publish).await;
+                rpc::response_text(&published, "bool", call_id.as_deref())
             }
             Action::Denied(topics, reply) => {
                 let channel_id = self.session.channel_id();
@@ -243,7 +243,8 @@ impl Channel {
     }
 
     /// Passes on what the peer publishes; it gets no copy unless it says that someone else spoke.
-    async fn publish(&mut self, publish: PublishArguments) -> Result<(), End> {
+    /// Returns whether it has its place in the feed: only then may the peer forget it.
+    async fn publish(&mut self, publish: PublishArguments) -> bool {
         let own = match &publish.notifier_id {
             None => true,
             Some(notifier) => notifier == self.session.channel_id(),
@@ -255,21 +256,16 @@ impl Channel {
             payload: Payload::Message(publish.data.unwrap_or_else(nothing)),
         };
         let except = own.then(|| self.registration.id());
-        match self
-            .publisher
-            .publish(&ScopeId::default(), draft, except)
-            .await
-        {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let channel_id = self.session.channel_id();
-                warn!(
-                    channel.id = channel_id,
-                    "Could not pass on a peer's message: {error}"
-                );
-                Ok(())
-            }
+        let scope = ScopeId::default();
+        let published = self.publisher.publish(&scope, draft, except).await;
+        if let Err(error) = &published {
+            let channel_id = self.session.channel_id();
+            warn!(
+                channel.id = channel_id,
+                "Could not pass on a peer's message: {error}"
+            );
         }
+        published.is_ok()
     }
 
     /// Says goodbye, if the peer still listens.

@@ -73,8 +73,8 @@ pub enum Action {
     Resume(ResumeArguments, Option<String>),
     /// Note what the client holds.
     Applied(AppliedArguments),
-    /// Publish, then send the text.
-    Publish(PublishArguments, String),
+    /// Publish, then answer whether it was done, under this call id.
+    Publish(PublishArguments, Option<String>),
     /// A request for topics that this peer may not have. Send the text.
     Denied(Vec<Topic>, String),
     /// A request for a scope that this peer may not have. Send the text.
@@ -234,7 +234,7 @@ impl Session {
                 Ok(publish) if is_too_large(&publish) => Action::Close(Fault::TooLarge),
                 Ok(publish) => self
                     .denied(&publish.topics, call_id)
-                    .unwrap_or_else(|| Action::Publish(publish, yes())),
+                    .unwrap_or_else(|| Action::Publish(publish, request.call_id.clone())),
                 Err(_) => Action::Close(Fault::BadCall),
             },
             feed::RESUME if self.feed => match serde_json::from_str(arguments) {
