@@ -289,17 +289,22 @@ impl Base {
         }
     }
 
-    /// Removes the newest patch if `new` sets the same members and nothing happened in between.
+    /// Removes an older patch if `new` sets the same members and nothing happened to them in between.
     fn remove_repeated(&mut self, new: &Entry, patch: &Patch) {
-        let Some(place) = self.touched.overlapping(&new.path).max() else {
+        let touches = new.touches();
+        let newest = touches
+            .first()
+            .and_then(|path| self.touched.at(path).next());
+        let Some(place) = newest else {
             return;
         };
         let repeated = self.entries.get(&place).is_some_and(|old| {
             matches!(&old.kind, Kind::Patch(old) if only_sets(old))
                 && only_adds_members(patch)
                 && old.topics == new.topics
-                && old.touches() == new.touches()
-                && !self.writes.overlaps_after(&new.path, place)
+                && old.path == new.path
+                && old.touches() == touches
+                && !touches.iter().any(|path| self.is_overtaken(path, place))
         });
         if repeated {
             self.remove(place);

@@ -344,3 +344,14 @@ fn entries_count_for_the_topics_that_their_change_was_published_to() {
         assert_eq!([base("secret"), base("policy_data")], [0, 0]);
     }
 }
+
+#[test]
+fn members_are_set_again_whatever_their_neighbours_do() {
+    let set = |name: &str, n: usize| {
+        let path = |suffix| format!("/{name}{suffix}");
+        let operations = ["a", "b"].map(|end| json!({"op": "add", "path": path(end), "value": n}));
+        patch("/users", &json!(operations))
+    };
+    let entries = (0..10).flat_map(|n| [set("x", n), set("y", n)]);
+    assert_eq!(shown(&base_of(entries.collect())).len(), 2);
+}
