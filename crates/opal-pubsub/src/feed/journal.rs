@@ -13,7 +13,7 @@ use opal_protocol::{ChainDigest, CommitHash, Document, Epoch, Revision, ScopeId,
 use serde::{Deserialize, Serialize};
 
 use super::base::Base;
-use super::scope_log::{Place, ScopeImage};
+use super::scope_log::{LastPolicy, Place, ScopeImage};
 use super::{Change, ChangeDraft, FeedImage, FeedLimits, FeedLog, Payload, PolicyChange, Topics};
 
 /// The format that is written, and the only one that is read.
@@ -86,7 +86,7 @@ struct ScopeRecord {
     scope: ScopeId,
     revision: Revision,
     digest: ChainDigest,
-    commit: Option<CommitHash>,
+    policy: Option<LastPolicy>,
     base: Vec<BaseEntry>,
 }
 
@@ -185,7 +185,7 @@ fn encode_scope(image: &ScopeImage) -> Vec<u8> {
         scope: image.scope.clone(),
         revision: image.tail.revision,
         digest: image.tail.digest,
-        commit: image.tail.commit.clone(),
+        policy: image.tail.policy.clone(),
         base: image.base.entries().collect(),
     }))
 }
@@ -265,7 +265,7 @@ fn restore(record: Record, log: &mut FeedLog) -> Option<()> {
             let tail = Place {
                 revision: record.revision,
                 digest: record.digest,
-                commit: record.commit,
+                policy: record.policy,
             };
             log.begin(record.scope, tail, base);
             Some(())
