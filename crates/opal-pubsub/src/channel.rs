@@ -37,6 +37,8 @@ enum End {
     TooSlow,
     #[error("the server stops")]
     ShuttingDown,
+    #[error("its client has a newer one")]
+    Superseded,
     #[error("the connection broke")]
     Broken(#[from] axum::Error),
 }
@@ -65,7 +67,9 @@ pub async fn serve(socket: WebSocket, session: Session, publisher: Publisher, pe
     let end = channel.run().await;
     let id = channel.session.channel_id();
     match &end {
-        End::ByPeer | End::ShuttingDown => debug!(channel.id = id, "Connection ended: {end}"),
+        End::ByPeer | End::ShuttingDown | End::Superseded => {
+            debug!(channel.id = id, "Connection ended: {end}")
+        }
         End::Broken(error) => debug!(channel.id = id, "Connection ended: {end}: {error}"),
         End::Fault(_) | End::TooSlow => warn!(channel.id = id, "Ended a connection: {end}"),
     }
@@ -273,7 +277,7 @@ impl Channel {
         let code = match end {
             End::ByPeer | End::Broken(_) => return,
             End::ShuttingDown | End::TooSlow => CLOSE_RESTART,
-            End::Fault(_) => CLOSE_NORMAL,
+            End::Fault(_) | End::Superseded => CLOSE_NORMAL,
         };
         let frame = CloseFrame {
             code,
@@ -310,6 +314,7 @@ impl From<Ended> for End {
         match why {
             Ended::TooSlow => Self::TooSlow,
             Ended::ShuttingDown => Self::ShuttingDown,
+            Ended::Superseded => Self::Superseded,
         }
     }
 }
