@@ -17,6 +17,7 @@ use rand::Rng;
 
 use crate::env::Env;
 use crate::event::{ClientEvent, ClientRef, Event};
+use crate::network::Network;
 use crate::oracle::{Claims, Oracle};
 
 mod connection;
@@ -214,7 +215,7 @@ impl Client {
     }
 
     /// What is missing for it to be where the others are; nothing if it is there.
-    pub fn is_missing(&self, head: &Position) -> Option<String> {
+    pub fn is_missing(&self, head: &Position, network: &Network) -> Option<String> {
         let Some(process) = &self.process else {
             return Some("it is not running".to_owned());
         };
@@ -222,7 +223,11 @@ impl Client {
             return Some("it is not connected".to_owned());
         }
         if !self.profile.feed {
-            return process.is_busy();
+            // It has no way to know of what it was not told.
+            let is_cut = !process.connection.is_working(network);
+            return is_cut
+                .then(|| "its connection is cut".to_owned())
+                .or_else(|| process.is_busy());
         }
         let status = process.replica.status();
         match process.replica.clean_position() {

@@ -88,6 +88,11 @@ impl Network {
         self.links.get_mut(&id)
     }
 
+    /// Whether frames of a connection arrive.
+    pub fn is_working(&self, id: LinkId) -> bool {
+        self.links.get(&id).is_some_and(|link| !link.is_broken)
+    }
+
     /// Forgets a connection of which neither end knows any more.
     pub fn forget(&mut self, id: LinkId) {
         self.links.remove(&id);

@@ -338,7 +338,7 @@ impl Process {
     }
 
     fn connect(&mut self, link: LinkId, feed: bool, env: &mut Env) {
-        if !env.is_working(link) {
+        if !env.network.is_working(link) {
             return;
         }
         self.next_subscriber += 1;
@@ -405,7 +405,7 @@ impl Process {
     }
 
     fn on_frame(&mut self, link: LinkId, frame: Frame, env: &mut Env) {
-        if !env.is_working(link) {
+        if !env.network.is_working(link) {
             return;
         }
         let Some(connection) = self.connections.get_mut(&link) else {

@@ -119,11 +119,6 @@ impl Env {
         self.break_link(link, client, server);
     }
 
-    /// Whether frames on this connection arrive.
-    pub fn is_working(&mut self, link: LinkId) -> bool {
-        self.network.link(link).is_some_and(|link| !link.is_broken)
-    }
-
     /// Sends a request. It is always answered, by nothing if it was lost.
     pub fn request(&mut self, client: ClientRef, is_cut_off: bool, request: HttpRequest) {
         let rate = self.weather.http;

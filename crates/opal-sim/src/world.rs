@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use opal_protocol::{Position, ScopeId};
+use opal_protocol::Position;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
@@ -101,12 +101,12 @@ impl World {
             self.run_for(Duration::from_secs(1));
         }
         self.settle();
-        self.compare();
+        self.compare(|client| client.profile.feed);
         if self.clients.iter().any(|client| !client.profile.feed) {
             // Released clients have no way to learn of what they missed.
             self.publish_cover();
             self.settle();
-            self.compare();
+            self.compare(|_| true);
         }
     }
 
@@ -319,31 +319,26 @@ impl World {
         }
         let head = self.server.head()?;
         let missing = self.clients.iter().find_map(|client| {
-            let missing = client.is_missing(&head)?;
+            let missing = client.is_missing(&head, &self.env.network)?;
             Some(format!("{}: {missing}", client.profile.name))
         });
         missing
     }
 
-    /// Compares every store with the truth.
-    fn compare(&mut self) {
+    /// Compares stores with the truth.
+    fn compare(&mut self, is_defined: impl Fn(&Client) -> bool) {
         let Some(head) = self.server.head().filter(|_| self.env.violation.is_none()) else {
             return;
         };
         let wrong = self
             .clients
             .iter()
-            .filter(|client| client.profile.feed || self.released_is_defined(&head))
+            .filter(|client| is_defined(client))
             .find_map(|client| Some((client, self.wrong_with(client, &head)?)));
         if let Some((client, wrong)) = wrong {
             let name = &client.profile.name;
             self.env.violated(format!("at the end, {name}: {wrong}"));
         }
-    }
-
-    /// Whether released clients know everything: the last change that matters was told to all.
-    fn released_is_defined(&self, head: &Position) -> bool {
-        self.server.history.ends_with_cover(head.revision)
     }
 
     fn wrong_with(&self, client: &Client, head: &Position) -> Option<String> {
@@ -372,9 +367,4 @@ impl World {
         let (found, expected) = (without_leftovers(store.data()), without_leftovers(expected));
         (found != expected).then(|| format!("it holds {found}, not {expected}"))
     }
-}
-
-/// The scope of everything in a run.
-pub fn scope() -> ScopeId {
-    ScopeId::default()
 }

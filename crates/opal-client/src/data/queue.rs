@@ -35,6 +35,8 @@ pub struct Job {
     pub update_id: UpdateId,
     /// Whether it is one of the sources that the server names, and not part of a publish.
     pub is_source: bool,
+    /// Whether it may stand on what a bundle brings that is still to come.
+    pub needs_bundle: bool,
     /// Where the ledger keeps it; nowhere if nobody counts on it.
     pub place: Option<Place>,
     /// The entry as received.
@@ -143,6 +145,8 @@ struct Item {
     rounds: u32,
     /// Whether an outcome has been told.
     told: bool,
+    /// Whether it was ever given to the store, which may hold it whatever the outcome was.
+    was_sent: bool,
     /// Whether it is dropped once the write that runs has ended: it is part of a newer snapshot.
     is_forgotten: bool,
 }
@@ -301,6 +305,7 @@ impl Queue {
             state,
             rounds: 0,
             told: false,
+            was_sent: false,
             is_forgotten: false,
         };
         self.items.insert(seq, item);
@@ -421,17 +426,25 @@ impl Queue {
         older.any(|(_, older)| !older.is_written() && older.overlaps(item))
     }
 
+    /// Whether the store may hold a newer entry that it overlaps.
+    fn is_overtaken(&self, seq: Seq, item: &Item) -> bool {
+        let mut others = self.items.range(seq..).filter(|(other, _)| **other != seq);
+        others.any(|(_, newer)| newer.was_sent && newer.overlaps(item))
+    }
+
     /// Takes out the patches whose turn has come and before which newer entries were written: what
     /// such a patch would do now need not be what it does in its place. What it is based on must be
     /// taken anew.
-    pub fn take_overtaken_patches(&mut self) -> Vec<Notice> {
+    pub fn take_overtaken_patches(&mut self, bundle_is_due: bool) -> Vec<Notice> {
         let is_overtaken = |(seq, item): &(&Seq, &Item)| {
+            let is_held = bundle_is_due && item.job.needs_bundle;
             let is_patch = item.job.method == SaveMethod::Patch;
             let is_ready = matches!(item.state, State::Ready(_));
             is_patch
                 && is_ready
+                && !is_held
                 && !self.waits_for_older(**seq)
-                && !self.written_ahead_of(**seq, item).is_empty()
+                && self.is_overtaken(**seq, item)
         };
         let overtaken: Vec<Seq> = self
             .items
@@ -452,12 +465,15 @@ impl Queue {
 
     /// Everything that may be written now, in order. Each of them has to be given to
     /// [`Queue::written`] before the next batch that it could affect is handed out.
-    pub fn next_batch(&mut self) -> Vec<Write> {
-        let stalled = self.stalled();
+    ///
+    /// While a `bundle_is_due`, entries that need it wait, as a patch waits for a failing entry.
+    pub fn next_batch(&mut self, bundle_is_due: bool) -> Vec<Write> {
+        let stalled = self.stalled(bundle_is_due);
         let mut batch: BTreeSet<Seq> = BTreeSet::new();
         for (seq, item) in &self.items {
             let is_ready = matches!(item.state, State::Ready(_));
-            if is_ready && self.may_write(*seq, item, &stalled, &batch) {
+            let is_held = bundle_is_due && item.job.needs_bundle;
+            if is_ready && !is_held && self.may_write(*seq, item, &stalled, &batch) {
                 batch.insert(*seq);
                 batch.extend(self.written_ahead_of(*seq, item));
             }
@@ -470,7 +486,7 @@ impl Queue {
 
     /// The entries that newer ones need not wait for: those that failed, and patches that wait for
     /// one of those.
-    fn stalled(&self) -> BTreeSet<Seq> {
+    fn stalled(&self, bundle_is_due: bool) -> BTreeSet<Seq> {
         let mut stalled: BTreeSet<Seq> = BTreeSet::new();
         for (seq, item) in &self.items {
             let waits_for = |older: &Seq| {
@@ -479,7 +495,8 @@ impl Queue {
             };
             let is_patch = item.job.method == SaveMethod::Patch;
             let waits = is_patch && stalled.iter().any(waits_for);
-            if !item.is_written() && (item.is_late() || waits) {
+            let is_held = bundle_is_due && item.job.needs_bundle;
+            if !item.is_written() && (item.is_late() || waits || is_held) {
                 stalled.insert(*seq);
             }
         }
@@ -507,13 +524,17 @@ impl Queue {
             })
     }
 
-    /// The newer entries that did not wait for this one, and have to be written again after it.
+    /// The newer entries that did not wait for this one, and have to be written again after it: those
+    /// that it overlaps, and in turn those that they overlap.
     fn written_ahead_of(&self, seq: Seq, late: &Item) -> Vec<Seq> {
-        self.items
-            .range(seq..)
-            .filter(|(_, item)| item.is_written() && item.overlaps(late))
-            .map(|(seq, _)| *seq)
-            .collect()
+        let mut again: Vec<(Seq, &Item)> = Vec::new();
+        for (seq, item) in self.items.range(seq..) {
+            let is_disturbed = item.overlaps(late) || again.iter().any(|(_, it)| it.overlaps(item));
+            if item.is_written() && is_disturbed {
+                again.push((*seq, item));
+            }
+        }
+        again.into_iter().map(|(seq, _)| seq).collect()
     }
 
     fn start(&mut self, seq: Seq) -> Option<Write> {
@@ -523,6 +544,7 @@ impl Queue {
         };
         let document = document.clone();
         item.state = State::Writing(document.clone());
+        item.was_sent = true;
         Some(Write {
             seq,
             path: item.job.path.clone(),
@@ -586,8 +608,12 @@ impl Queue {
             .filter(|(_, item)| item.is_replaced_by(newer))
             .map(|(seq, _)| *seq)
             .collect();
+        let is_removal = newer.job.method == SaveMethod::Delete;
         let mut notices = Vec::new();
         for seq in replaced {
+            if is_removal && self.leave_only_the_way(seq) {
+                continue;
+            }
             let was_written = self.items.get(&seq).is_some_and(Item::is_written);
             let notice = self.take(seq, Outcome::Replaced);
             notices.extend(notice.filter(|_| !was_written));
@@ -595,20 +621,35 @@ impl Queue {
         notices
     }
 
-    /// Forgets written entries that no older one can disturb any more.
+    /// Of a document that is removed, the objects that lead to it stay: in its place an empty one is
+    /// written, or is kept to be written again, and the removal after it. Whether that is so.
+    fn leave_only_the_way(&mut self, seq: Seq) -> bool {
+        let item = self.items.get_mut(&seq);
+        let document = item.filter(|item| item.job.method == SaveMethod::Put);
+        let Some(item) = document else {
+            return false;
+        };
+        let empty = Document::from(&serde_json::json!({}));
+        match item.state {
+            State::Writing(_) => {}
+            State::Written(_) => item.state = State::Written(empty),
+            _ => item.state = State::Ready(empty),
+        }
+        true
+    }
+
+    /// Forgets written entries that no older one can disturb any more, be it by being written again.
     fn forget_kept(&mut self) {
-        let kept: Vec<Seq> = self
-            .items
-            .iter()
-            .filter(|(_, item)| item.is_written())
-            .filter(|(seq, item)| {
-                let mut older = self.items.range(..**seq);
-                !older.any(|(_, other)| !other.is_written() && other.overlaps(item))
-            })
-            .map(|(seq, _)| *seq)
-            .collect();
-        for seq in kept {
-            self.items.remove(&seq);
+        let written = self.items.iter().filter(|(_, item)| item.is_written());
+        let written: Vec<Seq> = written.map(|(seq, _)| *seq).collect();
+        for seq in written {
+            let is_needed = self.items.get(&seq).is_some_and(|item| {
+                let mut older = self.items.range(..seq);
+                older.any(|(_, older)| older.overlaps(item))
+            });
+            if !is_needed {
+                self.items.remove(&seq);
+            }
         }
     }
 

@@ -178,8 +178,10 @@ impl Updater {
         info!("The policy engine holds what the offline file says");
         self.parts.transactions.restored();
         self.parts.progress.standing.send_modify(Standing::restored);
-        if let Some(position) = saved.position {
-            self.replica.restored(position, saved.commit.clone());
+        let position = saved
+            .position
+            .filter(|position| self.replica.restored(*position, saved.commit.clone()));
+        if position.is_some() {
             if let Some((commit, digest)) = saved.commit.clone().zip(digest) {
                 self.replica.policies_are(commit, digest);
             }
@@ -190,7 +192,7 @@ impl Updater {
             saver.saved = version;
         }
         self.tell_offline();
-        self.open(saved.position);
+        self.open(position);
     }
 
     /// What the file would hold if it were written now; `None` if there is nothing to hold.

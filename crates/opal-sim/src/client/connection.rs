@@ -13,7 +13,7 @@ use super::{INBOX, Process};
 use crate::bug::Bug;
 use crate::env::Env;
 use crate::event::{Event, ServerEvent};
-use crate::network::{Direction, Frame, LinkId};
+use crate::network::{Direction, Frame, LinkId, Network};
 
 /// What there is of a connection.
 #[derive(Debug)]
@@ -66,6 +66,11 @@ impl Connection {
     /// Whether events come.
     pub(super) fn is_live(&self) -> bool {
         matches!(self, Self::Open(open) if open.conversation.is_live())
+    }
+
+    /// Whether frames arrive.
+    pub(super) fn is_working(&self, network: &Network) -> bool {
+        self.link().is_some_and(|link| network.is_working(link))
     }
 
     /// The process at this end is gone.
