@@ -198,7 +198,7 @@ impl Replica {
             Event::Message { topic, data } => match self.options.interests.subject(&topic) {
                 Subject::Policy => self.on_announcement(&data, None),
                 Subject::Data if self.bursts.is_new(&topic, &data, now) => {
-                    self.on_update(&data, None);
+                    self.on_update(&data, None, |_| {});
                 }
                 Subject::Data => {}
             },
@@ -319,8 +319,15 @@ impl Replica {
         } else if self.ledger.awaits_snapshot() {
             self.aside.push(change);
         } else if !self.ledger.is_in_base(change.position.revision) {
-            self.on_update(&change.payload, Some(change.position.revision));
+            self.on_data(&change);
         }
+    }
+
+    fn on_data(&mut self, change: &FeedChange) {
+        let revision = Some(change.position.revision);
+        self.on_update(&change.payload, revision, |update| {
+            update.restrict_to(&change.topics);
+        });
     }
 
     fn on_announcement(&mut self, data: &Document, position: Option<Position>) {
@@ -348,12 +355,20 @@ impl Replica {
         }
     }
 
-    fn on_update(&mut self, data: &Document, revision: Option<Revision>) {
+    fn on_update(
+        &mut self,
+        data: &Document,
+        revision: Option<Revision>,
+        restrict: impl FnOnce(&mut DataUpdate),
+    ) {
         if !self.options.data {
             return;
         }
         match serde_json::from_str::<DataUpdate>(data.text()) {
-            Ok(update) => self.take(update, revision, false),
+            Ok(mut update) => {
+                restrict(&mut update);
+                self.take(update, revision, false);
+            }
             Err(error) => {
                 warn!("Ignored an update that cannot be read: {error}");
                 if let Some(revision) = revision {
@@ -561,7 +576,7 @@ impl Replica {
         }
         for change in std::mem::take(&mut self.aside) {
             if change.position.revision > position.revision {
-                self.on_update(&change.payload, Some(change.position.revision));
+                self.on_data(&change);
             }
         }
     }

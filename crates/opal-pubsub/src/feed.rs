@@ -126,6 +126,11 @@ impl FeedLog {
         self.scopes.get(scope)?.commit()
     }
 
+    /// Where the last policy change of `scope` is, whether the history still has it or not.
+    pub fn announced(&self, scope: &ScopeId) -> Option<Position> {
+        self.scopes.get(scope)?.announced()
+    }
+
     /// Gives `draft` the next revision of `scope`, if the feed still is where the caller thinks, and
     /// counts what was staged before as part of it. `at` is the time in milliseconds since the Unix
     /// epoch.

@@ -88,9 +88,13 @@ impl Bench {
     }
 
     fn change(&mut self, position: Position, entries: Vec<DataSourceEntry>) {
+        self.change_on("t", position, entries);
+    }
+
+    fn change_on(&mut self, topic: &str, position: Position, entries: Vec<DataSourceEntry>) {
         self.event(Event::Change(FeedChange {
             position,
-            topics: vec!["t".into()],
+            topics: vec![topic.into()],
             payload: update(entries),
             confirm: false,
         }));
@@ -153,6 +157,15 @@ fn a_change_counts_as_held_once_it_is_written_and_not_before() {
     assert_eq!(bench.write(), ["/a"]);
     assert_eq!(bench.low(), Some(5));
     assert_eq!(bench.replica.clean_position(), Some(at(1, 5)));
+}
+
+#[test]
+fn an_entry_for_a_topic_that_its_change_was_not_published_to_is_not_taken() {
+    // Nor does the base have it, from which a client that comes later starts.
+    let mut bench = Bench::following(at(1, 4));
+    bench.change_on("other", at(1, 5), vec![entry("/a", "PUT", Some("1"))]);
+    assert!(bench.write().is_empty());
+    assert_eq!(bench.low(), Some(5));
 }
 
 #[test]
