@@ -39,7 +39,10 @@ impl<E> Agenda<E> {
 
     /// Takes the next event that is not later than `end`; without one it is `end`.
     pub fn next_until(&mut self, end: Duration) -> Option<E> {
-        let first = self.events.first_entry().filter(|entry| entry.key().0 <= end);
+        let first = self
+            .events
+            .first_entry()
+            .filter(|entry| entry.key().0 <= end);
         match first {
             Some(entry) => {
                 let ((time, _), event) = entry.remove_entry();

@@ -132,7 +132,11 @@ impl Client {
         let Some(process) = self.process.as_ref().filter(|_| self.profile.saves) else {
             return;
         };
-        if let Some(position) = process.replica.clean_position().filter(|_| process.work.is_not_writing()) {
+        if let Some(position) = process
+            .replica
+            .clean_position()
+            .filter(|_| process.work.is_not_writing())
+        {
             env.note(format_args!("{} saves at {position}", self.profile.name));
             self.saved = Some(Saved {
                 position,
@@ -165,7 +169,10 @@ impl Client {
     /// Can reach nobody from now on, or everybody again.
     pub fn cut_off(&mut self, is_cut_off: bool, env: &mut Env) {
         self.is_cut_off = is_cut_off;
-        env.note(format_args!("{} is cut off: {is_cut_off}", self.profile.name));
+        env.note(format_args!(
+            "{} is cut off: {is_cut_off}",
+            self.profile.name
+        ));
         if is_cut_off && let Some(process) = &self.process {
             process.connection.cut(env);
         }
@@ -186,7 +193,13 @@ impl Client {
             if process.work.engine_is_lost() {
                 return;
             }
-            oracle.reported(&process.profile, &mut self.claims, report, &process.store, env);
+            oracle.reported(
+                &process.profile,
+                &mut self.claims,
+                report,
+                &process.store,
+                env,
+            );
         });
         if process.work.engine_is_lost() {
             return;
@@ -290,7 +303,8 @@ impl Process {
                 is_news |= self.drive_work(is_cut_off, env);
                 while let Some(report) = self.replica.take_report() {
                     reported(self, &report, env);
-                    self.applied.report(report.epoch, report.applied, report.urgent);
+                    self.applied
+                        .report(report.epoch, report.applied, report.urgent);
                     is_news = true;
                 }
             }
@@ -312,7 +326,9 @@ impl Process {
         };
         if let Some(at) = updater.filter(|at| *at <= env.time()) {
             let name = &self.profile.name;
-            env.violated(format!("{name} does nothing and wants to be woken at {at:?}"));
+            env.violated(format!(
+                "{name} does nothing and wants to be woken at {at:?}"
+            ));
         }
         let connection = self.connection_wake(env);
         let Some(at) = updater.into_iter().chain(connection).min() else {

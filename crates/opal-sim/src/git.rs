@@ -58,7 +58,11 @@ impl Git {
 
     /// The branch goes back to one of its older commits, and on from there or not.
     pub fn force_push(&mut self, rng: &mut impl Rng) -> CommitHash {
-        let back = self.heads.choose(rng).cloned().expect("there is a first commit");
+        let back = self
+            .heads
+            .choose(rng)
+            .cloned()
+            .expect("there is a first commit");
         if rng.random_bool(0.5) {
             self.heads.push(back.clone());
             return back;
@@ -153,7 +157,9 @@ impl Git {
         let old = old.and_then(|old| self.files(old)).unwrap_or(&empty);
         let new = self.files(new).unwrap_or(&empty);
         let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-        let changed = paths.into_iter().filter(|path| old.get(*path) != new.get(*path));
+        let changed = paths
+            .into_iter()
+            .filter(|path| old.get(*path) != new.get(*path));
         let mut above: BTreeSet<RepoPath> = BTreeSet::new();
         for path in changed {
             above.extend(repo(path).ancestors());
@@ -163,10 +169,15 @@ impl Git {
 }
 
 /// The files of a commit that are in these directories.
-pub fn selected<'f>(files: &'f Files, directories: &[RepoPath]) -> BTreeMap<&'f String, &'f String> {
+pub fn selected<'f>(
+    files: &'f Files,
+    directories: &[RepoPath],
+) -> BTreeMap<&'f String, &'f String> {
     let is_ours = |path: &str| {
         let path = repo(path);
-        directories.iter().any(|directory| path.is_within(directory))
+        directories
+            .iter()
+            .any(|directory| path.is_within(directory))
     };
     files.iter().filter(|(path, _)| is_ours(path)).collect()
 }

@@ -92,11 +92,17 @@ fn first_failure(seeds: Range<u64>, bug: Option<Bug>) -> Option<(u64, String)> {
             });
         }
     });
-    let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let failures = failures
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
     failures.into_iter().min_by_key(|(seed, _)| *seed)
 }
 
-fn one(seed: u64, arguments: &Arguments, out: &mut impl std::io::Write) -> anyhow::Result<ExitCode> {
+fn one(
+    seed: u64,
+    arguments: &Arguments,
+    out: &mut impl std::io::Write,
+) -> anyhow::Result<ExitCode> {
     let options = Options {
         bug: arguments.bug,
         keeps_lines: true,

@@ -47,7 +47,10 @@ impl Oracle<'_> {
             return;
         }
         if low > self.history.head() {
-            return env.violated(format!("{} claims {low}, which does not exist", profile.name));
+            return env.violated(format!(
+                "{} claims {low}, which does not exist",
+                profile.name
+            ));
         }
         self.bring(claims, low, profile, env);
         let Some((_, model)) = &claims.model else {
@@ -108,15 +111,18 @@ impl Oracle<'_> {
         let Some(position) = replica.clean_position() else {
             return;
         };
-        let is_defined = position.epoch == self.history.epoch
-            && position.revision >= self.history.defined_from;
+        let is_defined =
+            position.epoch == self.history.epoch && position.revision >= self.history.defined_from;
         if !is_defined || claims.looked_at == Some((position, writes)) {
             return;
         }
         claims.looked_at = Some((position, writes));
         let wrong = self.wrong_with(profile, claims, replica.commit(), position, store, env);
         if let Some(wrong) = wrong {
-            env.violated(format!("{} is clean at {position}, but {wrong}", profile.name));
+            env.violated(format!(
+                "{} is clean at {position}, but {wrong}",
+                profile.name
+            ));
         }
     }
 
@@ -167,7 +173,10 @@ impl Oracle<'_> {
         let held = of(commit);
         let announced = self.history.commits_from(revision);
         let cloned = self.history.clones_from(revision);
-        announced.iter().chain(cloned).any(|commit| of(commit) == held)
+        announced
+            .iter()
+            .chain(cloned)
+            .any(|commit| of(commit) == held)
     }
 
     /// Makes the model in `claims` that of what the client has to hold at `revision`.
@@ -193,7 +202,8 @@ fn published(data: &Value) -> Value {
 
 fn is_done(recorded: &Recorded, done: &[(Revision, Revision)]) -> bool {
     let revision = recorded.change.position.revision;
-    done.iter().any(|(first, last)| *first <= revision && revision <= *last)
+    done.iter()
+        .any(|(first, last)| *first <= revision && revision <= *last)
 }
 
 /// The first place below the second level at which two stores differ, but for places that overlap

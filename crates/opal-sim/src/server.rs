@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use opal_protocol::rpc;
 use opal_protocol::{
-    AtLeast, CommitHash, Epoch, PolicyUpdateMessage, Position, Revision, ScopeId, Topic,
+    AtLeast, CommitHash, Epoch, PolicyUpdateMessage, Position, RepoPath, Revision, ScopeId, Topic,
 };
-use opal_pubsub::feed::{journal, Appended, Change, FeedLimits, FeedLog, PolicyChange, new_epoch};
+use opal_pubsub::ChangeDraft;
+use opal_pubsub::feed::{Appended, Change, FeedLimits, FeedLog, PolicyChange, journal, new_epoch};
 use opal_pubsub::hub::{Delivery, Hub, Peer, SubscriberId};
 use opal_pubsub::outbox::{Next, Outbox};
 use opal_pubsub::session::{Action, Session, SessionLimits};
-use opal_pubsub::ChangeDraft;
 use rand::Rng;
 
 use crate::disk::Disk;
@@ -156,8 +156,10 @@ impl Server {
             is_announcing: false,
         });
         let mut soon = |event| {
-            env.agenda
-                .after(Duration::from_millis(1), Event::Server(Some(self.life), event));
+            env.agenda.after(
+                Duration::from_millis(1),
+                Event::Server(Some(self.life), event),
+            );
         };
         soon(ServerEvent::Tick);
         soon(ServerEvent::Look);
@@ -168,7 +170,9 @@ impl Server {
         let Some(process) = self.process.take() else {
             return;
         };
-        env.note(format_args!("the server crashes, its disk is lost: {loses_disk}"));
+        env.note(format_args!(
+            "the server crashes, its disk is lost: {loses_disk}"
+        ));
         for link in process.connections.into_keys() {
             let late = env.delay(300);
             env.break_link(link, Some(late), None);
@@ -255,7 +259,8 @@ impl Server {
             && env.rng.random_bool(0.1)
         {
             let image = process.hub.feed().image();
-            self.disk.replace(journal::encode_image(&image).flatten().collect());
+            self.disk
+                .replace(journal::encode_image(&image).flatten().collect());
         }
     }
 
@@ -320,12 +325,15 @@ impl Process {
     fn tick(&mut self, env: &mut Env) {
         self.hub.tick(env.now());
         let life = Some(self.life);
-        env.agenda
-            .after(Duration::from_secs(1), Event::Server(life, ServerEvent::Tick));
+        env.agenda.after(
+            Duration::from_secs(1),
+            Event::Server(life, ServerEvent::Tick),
+        );
         // Polling. Nobody calls a webhook here.
         if !self.is_announcing && env.rng.random_bool(0.3) {
             let delay = env.delay(500);
-            env.agenda.after(delay, Event::Server(life, ServerEvent::Look));
+            env.agenda
+                .after(delay, Event::Server(life, ServerEvent::Look));
         }
     }
 
@@ -444,7 +452,10 @@ impl Process {
             Action::Applied(arguments) => {
                 env.note(format_args!("connection {} reports {arguments:?}", link.0));
                 if let Err(fault) = self.hub.applied(id, arguments, env.now()) {
-                    env.violated(format!("a report of connection {} is void: {fault}", link.0));
+                    env.violated(format!(
+                        "a report of connection {} is void: {fault}",
+                        link.0
+                    ));
                 }
                 return;
             }
@@ -484,7 +495,8 @@ impl Process {
                     connection.session.notified(&frame, env.now());
                     let frame = Frame::Text(frame.as_str().to_owned());
                     let rate = env.weather.twice;
-                    let is_event = matches!(&frame, Frame::Text(text) if text.contains(r#""call_id":null"#));
+                    let is_event =
+                        matches!(&frame, Frame::Text(text) if text.contains(r#""call_id":null"#));
                     if is_event && env.fails(rate) {
                         env.send(link, Direction::ToClient, frame.clone());
                     }
@@ -520,7 +532,10 @@ impl Process {
             self.is_announcing = false;
             return;
         }
-        let changed = env.git.changed_directories(self.announced.as_ref(), &head);
+        let mut changed = env.git.changed_directories(self.announced.as_ref(), &head);
+        if self.announced.is_none() && changed.is_empty() {
+            changed.push(RepoPath::root());
+        }
         if changed.is_empty() {
             // Nobody is told of a commit that changes nothing.
             self.announced = Some(head);
@@ -540,7 +555,9 @@ impl Process {
             .collect();
         let current = self.hub.feed().commit(&scope).cloned();
         let draft = ChangeDraft {
-            id: format!("policy-{:x}", env.rng.random::<u64>()).as_str().into(),
+            id: format!("policy-{:x}", env.rng.random::<u64>())
+                .as_str()
+                .into(),
             topics: topics.into(),
             payload: PolicyChange::new(current, &message).into(),
         };
@@ -631,7 +648,8 @@ impl Process {
                         // The bundle is made after the position was read.
                         let event = ServerEvent::MakeBundle(client, request, position);
                         let delay = env.delay(50);
-                        env.agenda.after(delay, Event::Server(Some(self.life), event));
+                        env.agenda
+                            .after(delay, Event::Server(Some(self.life), event));
                     }
                     Err(Behind) => env.answer(client, HttpAnswer::Bundle(None)),
                 }

@@ -25,10 +25,30 @@ struct Named {
 }
 
 const NAMED: [Named; 4] = [
-    Named { url: "sim://s0", path: "/s0", topic: "t0", every: None },
-    Named { url: "sim://s0/in", path: "/s0/in", topic: "t0", every: None },
-    Named { url: "sim://s1", path: "/s1", topic: "t1", every: None },
-    Named { url: "sim://q0", path: "/q0", topic: "t1", every: Some(5.0) },
+    Named {
+        url: "sim://s0",
+        path: "/s0",
+        topic: "t0",
+        every: None,
+    },
+    Named {
+        url: "sim://s0/in",
+        path: "/s0/in",
+        topic: "t0",
+        every: None,
+    },
+    Named {
+        url: "sim://s1",
+        path: "/s1",
+        topic: "t1",
+        every: None,
+    },
+    Named {
+        url: "sim://q0",
+        path: "/q0",
+        topic: "t1",
+        every: Some(5.0),
+    },
 ];
 
 impl Sources {
@@ -87,8 +107,11 @@ impl Sources {
 
     /// The URLs whose content has to be published, but for those that are polled.
     pub fn stale(&self) -> Vec<String> {
-        let is_polled =
-            |url: &String| NAMED.iter().any(|named| named.url == url && named.every.is_some());
+        let is_polled = |url: &String| {
+            NAMED
+                .iter()
+                .any(|named| named.url == url && named.every.is_some())
+        };
         let stale = self.stale.iter().filter(|url| !is_polled(url));
         stale.cloned().collect()
     }

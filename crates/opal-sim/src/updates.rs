@@ -50,11 +50,13 @@ pub fn cover(number: u64, sources: &mut Sources) -> ChangeDraft {
 /// An update that tells of what changed behind a URL, at every place where it was put.
 pub fn republish(number: u64, url: &str, sources: &mut Sources) -> ChangeDraft {
     sources.published(url);
-    let entries = places_of(url).into_iter().map(|(path, topics)| DataSourceEntry {
-        dst_path: path,
-        topics,
-        ..DataSourceEntry::from_url(url)
-    });
+    let entries = places_of(url)
+        .into_iter()
+        .map(|(path, topics)| DataSourceEntry {
+            dst_path: path,
+            topics,
+            ..DataSourceEntry::from_url(url)
+        });
     draft(format!("update-{number}"), entries.collect())
 }
 

@@ -311,7 +311,9 @@ impl World {
                 return;
             }
             if self.env.time() >= deadline {
-                return self.env.violated(format!("not quiet after {PATIENCE:?}: {missing}"));
+                return self
+                    .env
+                    .violated(format!("not quiet after {PATIENCE:?}: {missing}"));
             }
             self.run_for(Duration::from_millis(500));
         }
@@ -360,7 +362,12 @@ impl World {
         if profile.data {
             let mut model = DataModel::new(&profile.interests, &self.env.sources);
             let history = &self.server.history;
-            model.advance(head.revision, history, &profile.interests, &self.env.sources);
+            model.advance(
+                head.revision,
+                history,
+                &profile.interests,
+                &self.env.sources,
+            );
             expected = merged(expected, model.data());
         }
         let (found, expected) = (without_leftovers(store.data()), without_leftovers(expected));

@@ -437,10 +437,7 @@ impl Queue {
         let is_overtaken = |(seq, item): &(&Seq, &Item)| {
             let is_patch = item.job.method == SaveMethod::Patch;
             let is_ready = matches!(item.state, State::Ready(_));
-            is_patch
-                && is_ready
-                && !self.waits_for_older(**seq)
-                && self.is_overtaken(**seq, item)
+            is_patch && is_ready && !self.waits_for_older(**seq) && self.is_overtaken(**seq, item)
         };
         let overtaken: Vec<Seq> = self
             .items

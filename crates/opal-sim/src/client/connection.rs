@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use opal_protocol::feed::ClientInfo;
 use opal_protocol::ScopeId;
+use opal_protocol::feed::ClientInfo;
 use opal_pubsub::applied::Pacing;
 use opal_pubsub::conversation::{Conversation, Opening, applied_text};
 use opal_pubsub::{Event as Told, Start};
@@ -222,7 +222,8 @@ impl Process {
             (Told::Subscribed(Start::Snapshot { head, .. }), Some(held))
                 if env.has(Bug::TrustOldEpoch) && held.epoch != head.epoch =>
             {
-                self.inbox.push_back(Told::Subscribed(Start::Resumed { head }));
+                self.inbox
+                    .push_back(Told::Subscribed(Start::Resumed { head }));
                 Told::Position(head)
             }
             (event, _) => event,
@@ -270,8 +271,8 @@ impl Process {
         };
         let link = open.link;
         let is_silent = env.time().saturating_sub(open.heard) > PING_EVERY * 3;
-        let is_stuck = !open.conversation.is_live()
-            && env.now().duration_since(open.since) >= ANSWER_WITHIN;
+        let is_stuck =
+            !open.conversation.is_live() && env.now().duration_since(open.since) >= ANSWER_WITHIN;
         if is_stuck {
             self.on_broken(link, "no answer to its first call", env);
             return true;

@@ -32,10 +32,16 @@ impl Profile {
     pub fn draw(index: usize, rng: &mut impl Rng) -> Self {
         let kind = rng.random_range(0..8);
         let (policy, data) = (kind != 0, kind != 1);
-        let topics: &[&str] = [&["t0"][..], &["t1"], &["t0", "t1"], &["t0/x", "t1"], &["t0/x"]]
-            .choose(rng)
-            .copied()
-            .unwrap_or(&["t0"]);
+        let topics: &[&str] = [
+            &["t0"][..],
+            &["t1"],
+            &["t0", "t1"],
+            &["t0/x", "t1"],
+            &["t0/x"],
+        ]
+        .choose(rng)
+        .copied()
+        .unwrap_or(&["t0"]);
         let directories: &[&str] = [&["."][..], &["."], &["a", "c"], &["p"], &["a/b", "p/q"]]
             .choose(rng)
             .copied()

@@ -8,7 +8,9 @@ use opal_client::data::queue::{Failure, Retry, Seq};
 use opal_client::policy_store::{MemoryStore, StoreChange};
 use opal_client::replica::{LoadKind, LoadRequest};
 use opal_protocol::feed::BaseSnapshot;
-use opal_protocol::{DataSourceConfig, DataSourceEntry, Document, PolicyBundle, Position, SaveMethod};
+use opal_protocol::{
+    DataSourceConfig, DataSourceEntry, Document, PolicyBundle, Position, SaveMethod,
+};
 use rand::Rng;
 
 use super::Process;
@@ -60,7 +62,10 @@ enum Fate {
 
 impl Fate {
     fn is_done(self) -> bool {
-        matches!(self, Self::Works | Self::FailsAfterwards | Self::UnknownDone)
+        matches!(
+            self,
+            Self::Works | Self::FailsAfterwards | Self::UnknownDone
+        )
     }
 }
 
@@ -200,7 +205,8 @@ impl Process {
         }
         let delay = env.delay(60);
         let url = entry.url.clone();
-        env.agenda.after(delay, Event::SourceAnswers(self.me, seq, url));
+        env.agenda
+            .after(delay, Event::SourceAnswers(self.me, seq, url));
     }
 
     fn on_fetched(&mut self, seq: Seq, result: Result<Document, Failure>, env: &mut Env) {

@@ -120,7 +120,10 @@ proptest! {
 #[tokio::test]
 async fn a_null_member_of_the_root_is_none_whichever_bundle_brings_it() {
     let root = |data: Value| Files::from([(".".to_owned(), data)]);
-    let (with, without) = (root(json!({"a": 1, "b": 2})), root(json!({"a": 1, "b": null})));
+    let (with, without) = (
+        root(json!({"a": 1, "b": 2})),
+        root(json!({"a": 1, "b": null})),
+    );
     for bundles in [
         vec![complete(&without)],
         vec![complete(&with), complete(&without)],
