@@ -326,7 +326,9 @@ impl Process {
         };
         if let Some(at) = updater.filter(|at| *at <= env.time()) {
             let name = &self.profile.name;
-            env.violated(format!("{name} does nothing and wants to be woken at {at:?}"));
+            env.violated(format!(
+                "{name} does nothing and wants to be woken at {at:?}"
+            ));
         }
         let connection = self.connection_wake(env);
         let Some(at) = updater.into_iter().chain(connection).min() else {
