@@ -158,7 +158,7 @@ fn any_change(rng: &mut StdRng) -> StoreChange {
 #[test]
 fn a_history_leads_to_the_same_folded_or_not() {
     let mut fewer = 0;
-    for seed in 0..300 {
+    for seed in 0..100 {
         let mut rng = StdRng::seed_from_u64(seed);
         let (bundle, changes) = history(&mut rng);
         let (long, short) = (MemoryStore::new(), MemoryStore::new());
@@ -173,5 +173,5 @@ fn a_history_leads_to_the_same_folded_or_not() {
         }
         assert_eq!(long.data(), short.data(), "{seed}: {:#?}", shown(&less));
     }
-    assert!(fewer > 100, "{fewer}");
+    assert!(fewer > 30, "{fewer}");
 }
