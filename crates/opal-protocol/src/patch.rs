@@ -108,6 +108,13 @@ pub struct CopyBudget {
     is_exceeded: bool,
 }
 
+/// What [`Patch::apply`] allows one patch.
+impl Default for CopyBudget {
+    fn default() -> Self {
+        Self::new(MOST_COPIED)
+    }
+}
+
 impl CopyBudget {
     /// So many bytes.
     pub fn new(bytes: usize) -> Self {

@@ -216,6 +216,15 @@ impl FeedLog {
         appended
     }
 
+    /// Begins another life with the same past: every position that was given out is void, and whoever
+    /// comes with one takes everything anew. For when what clients take beside the feed has changed.
+    pub fn renew(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+        for log in self.scopes.values_mut() {
+            log.renew(epoch);
+        }
+    }
+
     /// Folds the history that is too old at `now`, in milliseconds since the Unix epoch.
     pub fn expire(&mut self, now: u64) {
         for log in self.scopes.values_mut() {

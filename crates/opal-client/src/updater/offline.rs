@@ -181,10 +181,10 @@ impl Updater {
         let position = saved
             .position
             .filter(|position| self.replica.restored(*position, saved.commit.clone()));
-        if position.is_some() {
-            if let Some((commit, digest)) = saved.commit.clone().zip(digest) {
-                self.replica.policies_are(commit, digest);
-            }
+        if position.is_some()
+            && let Some((commit, digest)) = saved.commit.clone().zip(digest)
+        {
+            self.replica.policies_are(commit, digest);
         }
         let version = self.version();
         if let Some(saver) = &mut self.saver {

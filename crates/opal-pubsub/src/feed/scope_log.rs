@@ -114,6 +114,15 @@ impl ScopeLog {
         }
     }
 
+    pub(super) fn renew(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+        for change in &mut self.changes {
+            let mut renewed = (**change).clone();
+            renewed.position.epoch = epoch;
+            *change = Arc::new(renewed);
+        }
+    }
+
     pub(super) fn head(&self) -> Position {
         self.head.position(self.epoch)
     }
