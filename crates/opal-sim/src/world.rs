@@ -324,11 +324,10 @@ impl World {
             return Some("the server has not stored everything".to_owned());
         }
         let head = self.server.head()?;
-        let missing = self.clients.iter().find_map(|client| {
+        self.clients.iter().find_map(|client| {
             let missing = client.is_missing(&head, &self.env.network)?;
             Some(format!("{}: {missing}", client.profile.name))
-        });
-        missing
+        })
     }
 
     /// Compares stores with the truth.
