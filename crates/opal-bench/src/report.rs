@@ -80,6 +80,11 @@ const METRICS: [(&str, &str, Target); 29] = [
         Target::AtMost(5.0),
     ),
     (
+        "resume-snapshots",
+        "snapshots after a restart",
+        Target::AtMost(0.0),
+    ),
+    (
         "feed-delivery-alone",
         "µs CPU a delivery alone, feed",
         Target::None,

@@ -251,6 +251,7 @@ fn client_info(id: &Option<String>) -> ClientInfo {
     ClientInfo {
         id: id.clone().unwrap_or_else(made),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        instance: Uuid::new_v4().simple().to_string(),
         host,
     }
 }

@@ -251,6 +251,10 @@ pub struct ClientInfo {
     /// Its version.
     #[serde(default)]
     pub version: String,
+    /// Made at random by each process, and told to nobody else: a connection of the same id and
+    /// instance takes the place of an older one, whose peer is gone without a word.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub instance: String,
 }
 
 /// How a connection goes on from where the client was.

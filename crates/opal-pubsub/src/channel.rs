@@ -37,6 +37,8 @@ enum End {
     TooSlow,
     #[error("the server stops")]
     ShuttingDown,
+    #[error("its client has a newer one")]
+    Superseded,
     #[error("the connection broke")]
     Broken(#[from] axum::Error),
 }
@@ -65,7 +67,9 @@ pub async fn serve(socket: WebSocket, session: Session, publisher: Publisher, pe
     let end = channel.run().await;
     let id = channel.session.channel_id();
     match &end {
-        End::ByPeer | End::ShuttingDown => debug!(channel.id = id, "Connection ended: {end}"),
+        End::ByPeer | End::ShuttingDown | End::Superseded => {
+            debug!(channel.id = id, "Connection ended: {end}")
+        }
         End::Broken(error) => debug!(channel.id = id, "Connection ended: {end}: {error}"),
         End::Fault(_) | End::TooSlow => warn!(channel.id = id, "Ended a connection: {end}"),
     }
@@ -175,9 +179,9 @@ impl Channel {
                 self.registration.unsubscribe(topics).await?;
                 reply
             }
-            Action::Publish(publish, reply) => {
-                self.publish(publish).await?;
-                reply
+            Action::Publish(publish, call_id) => {
+                let published = self.publish(publish).await;
+                rpc::response_text(&published, "bool", call_id.as_deref())
             }
             Action::Denied(topics, reply) => {
                 let channel_id = self.session.channel_id();
@@ -243,7 +247,8 @@ impl Channel {
     }
 
     /// Passes on what the peer publishes; it gets no copy unless it says that someone else spoke.
-    async fn publish(&mut self, publish: PublishArguments) -> Result<(), End> {
+    /// Returns whether it has its place in the feed: only then may the peer forget it.
+    async fn publish(&mut self, publish: PublishArguments) -> bool {
         let own = match &publish.notifier_id {
             None => true,
             Some(notifier) => notifier == self.session.channel_id(),
@@ -255,21 +260,16 @@ impl Channel {
             payload: Payload::Message(publish.data.unwrap_or_else(nothing)),
         };
         let except = own.then(|| self.registration.id());
-        match self
-            .publisher
-            .publish(&ScopeId::default(), draft, except)
-            .await
-        {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let channel_id = self.session.channel_id();
-                warn!(
-                    channel.id = channel_id,
-                    "Could not pass on a peer's message: {error}"
-                );
-                Ok(())
-            }
+        let scope = ScopeId::default();
+        let published = self.publisher.publish(&scope, draft, except).await;
+        if let Err(error) = &published {
+            let channel_id = self.session.channel_id();
+            warn!(
+                channel.id = channel_id,
+                "Could not pass on a peer's message: {error}"
+            );
         }
+        published.is_ok()
     }
 
     /// Says goodbye, if the peer still listens.
@@ -277,7 +277,7 @@ impl Channel {
         let code = match end {
             End::ByPeer | End::Broken(_) => return,
             End::ShuttingDown | End::TooSlow => CLOSE_RESTART,
-            End::Fault(_) => CLOSE_NORMAL,
+            End::Fault(_) | End::Superseded => CLOSE_NORMAL,
         };
         let frame = CloseFrame {
             code,
@@ -314,6 +314,7 @@ impl From<Ended> for End {
         match why {
             Ended::TooSlow => Self::TooSlow,
             Ended::ShuttingDown => Self::ShuttingDown,
+            Ended::Superseded => Self::Superseded,
         }
     }
 }

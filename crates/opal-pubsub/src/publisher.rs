@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::feed::journal_file::{Journal, JournalError};
 use crate::feed::{AppendError, ChangeDraft};
 use crate::hub::{
-    AppliedFault, ClientView, Hub, Peer, Published, ReportedPolicies, SubscriberId, TooManyTopics,
-    WaitOutcome, WaitTarget,
+    AppliedFault, ClientView, Drift, Hub, Peer, Published, ReportedPolicies, SubscriberId,
+    TooManyTopics, WaitOutcome, WaitTarget,
 };
 use crate::outbox::Outbox;
 
@@ -42,9 +42,35 @@ pub enum PublishError {
         /// Why. All that were to be stored at once share it.
         source: Arc<JournalError>,
     },
+    /// More waits to be stored than is taken in, or this waited for too long. It was not stored, and
+    /// nobody was told of it.
+    #[error("the server has more updates to store than it can")]
+    Busy,
+    /// The disk has not answered in time: it may be stored yet, and told to subscribers then. Publishing
+    /// it again under the same id does no harm.
+    #[error("the update is not known to be stored: the disk does not answer")]
+    InDoubt,
     /// Nobody is there to accept it.
     #[error(transparent)]
     Stopped(#[from] HubStopped),
+}
+
+/// Where the feed of a scope is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedHead {
+    /// After its last change.
+    pub position: Position,
+    /// Its last policy change, if it ever had one.
+    pub policy: Option<AnnouncedPolicy>,
+}
+
+/// A policy change of a feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnnouncedPolicy {
+    /// The commit that it led to.
+    pub commit: CommitHash,
+    /// Where in the feed it is.
+    pub position: Position,
 }
 
 /// Publishes to every subscriber, and registers them. Cheap to clone.
@@ -74,11 +100,11 @@ enum Command {
         AppliedArguments,
         oneshot::Sender<Result<(), AppliedFault>>,
     ),
-    Head(ScopeId, oneshot::Sender<(Position, Option<CommitHash>)>),
+    Head(ScopeId, oneshot::Sender<FeedHead>),
     Base(ScopeId, Vec<Topic>, oneshot::Sender<BaseSnapshot>),
     Fleet(oneshot::Sender<Vec<ClientView>>),
     ReportedPolicies(oneshot::Sender<Vec<ReportedPolicies>>),
-    MarkDrift(Vec<SubscriberId>, oneshot::Sender<()>),
+    MarkDrift(Vec<Drift>, oneshot::Sender<()>),
 }
 
 /// A change that is to be appended and handed out.
@@ -89,6 +115,13 @@ struct PublishRequest {
     except: Option<SubscriberId>,
     wait: Option<WaitRequest>,
     answer: oneshot::Sender<Result<Published, PublishError>>,
+}
+
+impl PublishRequest {
+    fn refuse(self, error: PublishError) {
+        // Whoever asked may have gone meanwhile; then nobody misses the answer.
+        let _ = self.answer.send(Err(error));
+    }
 }
 
 /// Somebody who wants to hear what becomes of a change.
@@ -116,7 +149,7 @@ impl Publisher {
     /// Appends a change to the feed of `scope` and hands it to its subscribers.
     ///
     /// Returns once both are done: the change's position is final, it is durable if there is a
-    /// journal, and delivery goes on by itself.
+    /// journal, and delivery goes on by itself. A disk that does not answer is waited for ten seconds.
     /// Waits while the hub's queue is full: publishers are slowed, changes are not dropped.
     pub async fn publish(
         &self,
@@ -128,7 +161,8 @@ impl Publisher {
     }
 
     /// As [`publish`](Self::publish), then waits until `target` has applied the change, everybody
-    /// is accounted for, or `timeout` has passed. Whose confirmation counts is fixed at the append.
+    /// is accounted for, `timeout` has passed, or the hub stops. Whose confirmation counts is fixed at
+    /// the append, after which there is no error: the change is in the feed.
     pub async fn publish_and_wait(
         &self,
         scope: &ScopeId,
@@ -138,8 +172,8 @@ impl Publisher {
     ) -> Result<(Published, WaitOutcome), PublishError> {
         let (wait, outcome) = WaitRequest::new(target, timeout);
         let published = self.append(scope, draft, None, Some(wait)).await?;
-        let outcome = outcome.await.map_err(|_| HubStopped)?;
-        Ok((published, outcome))
+        // Nothing is known if the hub has died.
+        Ok((published, outcome.await.unwrap_or_default()))
     }
 
     async fn append(
@@ -180,11 +214,8 @@ impl Publisher {
         outcome.await.map_err(|_| HubStopped)
     }
 
-    /// Where the feed of `scope` is, and the commit that its last policy change led to.
-    pub async fn head(
-        &self,
-        scope: &ScopeId,
-    ) -> Result<(Position, Option<CommitHash>), HubStopped> {
+    /// Where the feed of `scope` is.
+    pub async fn head(&self, scope: &ScopeId) -> Result<FeedHead, HubStopped> {
         self.ask(|answer| Command::Head(scope.clone(), answer))
             .await
     }
@@ -209,11 +240,11 @@ impl Publisher {
         self.ask(Command::ReportedPolicies).await
     }
 
-    /// Tells clients that their policies are not those of their commit, so that they take a
-    /// snapshot, and says so in the fleet view until they report others. Those who have gone are
-    /// skipped.
-    pub async fn mark_drift(&self, subscribers: Vec<SubscriberId>) -> Result<(), HubStopped> {
-        self.ask(|done| Command::MarkDrift(subscribers, done)).await
+    /// Says in the fleet view that the policies of clients are not those of their commit, until they
+    /// report others, and tells those who are to take a snapshot. Those who have gone, or reported
+    /// others meanwhile, are skipped.
+    pub async fn mark_drift(&self, drifted: Vec<Drift>) -> Result<(), HubStopped> {
+        self.ask(|done| Command::MarkDrift(drifted, done)).await
     }
 
     /// Adds a connection without topics; it ends when the registration is dropped.

@@ -69,6 +69,13 @@ impl Wanted {
         }
         Ok(Self { scope, topics })
     }
+
+    /// Bytes that it takes.
+    fn size(&self) -> usize {
+        let each = size_of::<Topic>();
+        let topics = self.topics.iter().map(|topic| each + topic.as_str().len());
+        self.scope.as_str().len() + topics.sum::<usize>()
+    }
 }
 
 /// Makes bases and keeps them: each is made once, whoever and however many ask. Cheap to clone.
@@ -82,7 +89,9 @@ impl Bases {
     pub(crate) fn new(publisher: Publisher) -> Self {
         let made = Cache::builder()
             .max_capacity(KEPT)
-            .weigher(|_, base: &Bytes| u32::try_from(base.len() + 400).unwrap_or(u32::MAX))
+            .weigher(|(wanted, _): &(Wanted, _), base: &Bytes| {
+                u32::try_from(wanted.size() + base.len() + 400).unwrap_or(u32::MAX)
+            })
             // Nobody asks for an older position once there is a newer one.
             .eviction_policy(EvictionPolicy::lru())
             .build();
@@ -116,5 +125,11 @@ mod tests {
         assert_ne!(wanted, read("topic=a&topic=b&scope=s1"));
         let many: String = (0..=MOST_TOPICS).map(|n| format!("topic={n}&")).collect();
         assert!(Wanted::read(Some(&many)).is_err());
+    }
+
+    #[test]
+    fn what_is_asked_for_counts_as_kept() {
+        let long = format!("topic={}", "x".repeat(100_000));
+        assert!(Wanted::read(Some(&long)).unwrap().size() >= 100_000);
     }
 }

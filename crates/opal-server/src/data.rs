@@ -91,7 +91,12 @@ pub(crate) async fn publish(
     let published = app.publications.data_update(publish).await?;
     let body = match &published.outcome {
         None => json!({ "status": "ok" }),
-        Some(outcome) => wait::answer(&published.position, outcome),
+        Some(outcome) => wait::answer(
+            &bearer,
+            app.publications.scope(),
+            &published.position,
+            outcome,
+        ),
     };
     let mut response = Json(body).into_response();
     position::say_change(&mut response, &published.position);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use opal_protocol::policy::policy_digest;
 use opal_protocol::{CommitHash, PolicyBundle, RepoPath, ScopeId, Topic};
-use opal_pubsub::hub::{ReportedPolicies, SubscriberId};
+use opal_pubsub::hub::{Drift, ReportedPolicies, SubscriberId};
 use opal_pubsub::{HubStopped, Publisher};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -62,15 +62,12 @@ impl DriftCheck {
         let fresh = self.seen.fresh(&head, reported);
         let mut drifted = Vec::new();
         for report in fresh {
-            if self.has_drifted(&head, &report).await {
-                let (client, commit) = (&report.client, report.commit.short());
-                warn!(
-                    client.id = %client,
-                    scope.id = %report.scope,
-                    policy.head = %report.commit,
-                    "The policies of client `{client}` are not those of commit {commit}: it takes everything anew"
-                );
-                drifted.push(report.subscriber);
+            if let Some(tell) = self.compare(&head, &report).await {
+                if tell {
+                    warn_of(&report);
+                }
+                let reported = report;
+                drifted.push(Drift { reported, tell });
             }
         }
         if !drifted.is_empty() {
@@ -79,24 +76,24 @@ impl DriftCheck {
         Ok(())
     }
 
-    /// Whether the report is wrong and its client was not told so yet.
-    async fn has_drifted(&mut self, head: &CommitHash, report: &ReportedPolicies) -> bool {
+    /// Whether to tell the client, if the report is wrong.
+    async fn compare(&mut self, head: &CommitHash, report: &ReportedPolicies) -> Option<bool> {
         let directories = directories(&report.scope, &report.topics);
         if directories.is_empty() {
-            return false;
+            return None;
         }
         let expected = match self.seen.digests.get(&directories) {
             Some(known) => known.clone(),
             None => {
                 let Some(made) = self.digest(head, &directories).await else {
                     self.seen.look_again_at(report);
-                    return false;
+                    return None;
                 };
                 self.seen.digests.insert(directories, made.clone());
                 made
             }
         };
-        expected != report.digest && self.seen.note_drift(report)
+        self.seen.note(report, expected == report.digest)
     }
 
     /// The digest of the policies in `directories` at `head`, if that is still the head.
@@ -124,7 +121,8 @@ fn key(report: &ReportedPolicies) -> Report {
 struct Seen {
     commit: Option<CommitHash>,
     reports: BTreeSet<Report>,
-    drifted: BTreeSet<(ScopeId, String)>,
+    /// Who was told that its policies are wrong, and has not reported the right ones since.
+    told: BTreeSet<SubscriberId>,
     digests: BTreeMap<Vec<RepoPath>, String>,
 }
 
@@ -154,12 +152,26 @@ impl Seen {
         self.reports.remove(&key(report));
     }
 
-    /// Whether that is news: a client is told once for each commit, since a second snapshot would
-    /// not help either.
-    fn note_drift(&mut self, report: &ReportedPolicies) -> bool {
-        let client = (report.scope.clone(), report.client.clone());
-        self.drifted.insert(client)
+    /// Whether to tell the client, if the report does not match: once on each connection for each
+    /// commit, since a second snapshot would not help either, unless its policies were right in
+    /// between.
+    fn note(&mut self, report: &ReportedPolicies, matches: bool) -> Option<bool> {
+        if matches {
+            self.told.remove(&report.subscriber);
+            return None;
+        }
+        Some(self.told.insert(report.subscriber))
     }
+}
+
+fn warn_of(report: &ReportedPolicies) {
+    let (client, commit) = (&report.client, report.commit.short());
+    warn!(
+        client.id = %client,
+        scope.id = %report.scope,
+        policy.head = %report.commit,
+        "The policies of client `{client}` are not those of commit {commit}: it takes everything anew"
+    );
 }
 
 /// The directories whose policies a client with these topics has.
@@ -217,13 +229,17 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_told_of_its_drift_once_for_each_commit() {
+    fn a_connection_is_told_of_its_drift_once_until_its_policies_are_right_again() {
         let mut seen = Seen::default();
         seen.fresh(&hash('a'), vec![]);
-        assert!(seen.note_drift(&report(1, 'a', "x")));
-        assert!(!seen.note_drift(&report(2, 'a', "y")));
+        let mut note = |subscriber, matches| seen.note(&report(subscriber, 'a', "x"), matches);
+        assert_eq!(note(1, false), Some(true));
+        assert_eq!(note(1, false), Some(false), "wrong again, and known");
+        assert_eq!(note(2, false), Some(true), "another, or after a reconnect");
+        assert_eq!(note(1, true), None);
+        assert_eq!(note(1, false), Some(true));
         seen.fresh(&hash('b'), vec![]);
-        assert!(seen.note_drift(&report(2, 'b', "y")));
+        assert_eq!(seen.note(&report(1, 'b', "x"), false), Some(true));
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(crate) async fn fleet(bearer: Bearer, State(app): State<App>) -> Result<Json
     let scopes = clients.iter().map(|client| &client.scope);
     for scope in scopes.chain([&default]) {
         if bearer.may_read(scope) && !head.contains_key(scope) {
-            head.insert(scope.clone(), app.publisher.head(scope).await?.0);
+            head.insert(scope.clone(), app.publisher.head(scope).await?.position);
         }
     }
     Ok(Json(Fleet { head, clients }))

@@ -23,21 +23,26 @@ pub(crate) async fn check(State(app): State<App>, request: Request) -> Result<Re
         return Ok(Json(json!({ "status": "ok" })).into_response());
     }
     let (mut parts, _) = request.into_parts();
-    Bearer::from_request_parts(&mut parts, &app).await?;
-    Ok(Json(verbose(&app).await?).into_response())
+    let bearer = Bearer::from_request_parts(&mut parts, &app).await?;
+    Ok(Json(verbose(&app, &bearer).await?).into_response())
 }
 
-async fn verbose(app: &App) -> Result<Value, ApiError> {
-    let clients = app.publisher.fleet().await?;
+/// As the fleet view, it tells a bearer with `allowed_scopes` of those scopes only.
+async fn verbose(app: &App, bearer: &Bearer) -> Result<Value, ApiError> {
+    let mut clients = app.publisher.fleet().await?;
+    clients.retain(|client| bearer.may_read(&client.scope));
     let mut head = BTreeMap::new();
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for client in &clients {
         *counts.entry(client.state.as_str()).or_default() += 1;
         head.insert(client.scope.clone(), Value::Null);
     }
-    head.insert(ScopeId::default(), Value::Null);
+    let default = ScopeId::default();
+    if bearer.may_read(&default) {
+        head.insert(default, Value::Null);
+    }
     for (scope, position) in &mut head {
-        *position = json!(app.publisher.head(scope).await?.0);
+        *position = json!(app.publisher.head(scope).await?.position);
     }
     let failure = app.publications.store_failure();
     Ok(json!({

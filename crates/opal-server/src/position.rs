@@ -47,7 +47,9 @@ pub(crate) async fn begin_read(
     let wanted = at_least(headers)?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let (head, commit) = app.publisher.head(scope).await?;
+        let head = app.publisher.head(scope).await?;
+        let commit = head.policy.map(|policy| policy.commit);
+        let head = head.position;
         let current = made == Made::FromFeed || is_current(app.policy.as_ref(), commit.as_ref());
         match wanted {
             None => return Ok(current.then_some(head)),

@@ -6,10 +6,11 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use opal_protocol::rpc::MAX_FRAME_TO_RELEASED_CLIENTS;
 use opal_protocol::{
-    CommitHash, DataUpdate, Document, PolicyUpdateMessage, Position, ScopeId, Topic, UpdateId,
+    DataUpdate, Document, PolicyUpdateMessage, Position, ScopeId, Topic, UpdateId,
 };
 use opal_pubsub::feed::{AppendError, PolicyChange};
 use opal_pubsub::hub::{Published, WaitOutcome};
+use opal_pubsub::publisher::AnnouncedPolicy;
 use opal_pubsub::{ChangeDraft, Payload, PublishError, Publisher};
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -99,6 +100,11 @@ impl Publications {
         }
     }
 
+    /// Whose feed it is.
+    pub fn scope(&self) -> &ScopeId {
+        &self.scope
+    }
+
     /// Publishes a data update to all topics above those of its entries.
     ///
     /// An update without an id gets one, so that all clients report the same. On return the
@@ -169,7 +175,11 @@ impl Publications {
     fn note(&self, error: Option<&PublishError>) {
         let mut failure = self.store.lock().unwrap_or_else(PoisonError::into_inner);
         match error {
-            Some(error @ PublishError::NotStored { .. }) => {
+            Some(
+                error @ (PublishError::NotStored { .. }
+                | PublishError::Busy
+                | PublishError::InDoubt),
+            ) => {
                 let since = failure
                     .take()
                     .map_or_else(Utc::now, |failure| failure.since);
@@ -205,9 +215,8 @@ fn document(update: &DataUpdate) -> Result<Document, DataPublishError> {
 
 #[async_trait]
 impl AnnouncePolicy for Publications {
-    async fn announced(&self) -> Result<Option<CommitHash>, AnnounceError> {
-        let (_, commit) = self.publisher.head(&self.scope).await?;
-        Ok(commit)
+    async fn announced(&self) -> Result<Option<AnnouncedPolicy>, AnnounceError> {
+        Ok(self.publisher.head(&self.scope).await?.policy)
     }
 
     async fn announce(&self, update: PolicyUpdateMessage) -> Result<Position, AnnounceError> {
@@ -216,7 +225,8 @@ impl AnnouncePolicy for Publications {
             .iter()
             .map(|directory| Topic::policy(&self.scope, directory))
             .collect();
-        let (_, current) = self.publisher.head(&self.scope).await?;
+        let current = self.publisher.head(&self.scope).await?.policy;
+        let current = current.map(|announced| announced.commit);
         let draft = ChangeDraft {
             id: random_id(),
             topics,

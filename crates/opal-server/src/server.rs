@@ -84,7 +84,7 @@ impl Server {
             port: config.port,
             source,
         })?;
-        let (publisher, hub) = store::open(&config.feed).await?;
+        let (publisher, hub) = store::open(&config).await?;
         let publications = Publications::new(publisher.clone(), ScopeId::default());
         let (policy, watcher) = policy(&config, &publications).unzip();
         let app = App {

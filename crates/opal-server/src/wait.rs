@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use opal_protocol::Position;
+use opal_protocol::{Position, ScopeId};
 use opal_pubsub::hub::{WaitOutcome, WaitTarget};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
 use crate::error::ApiError;
+use crate::extract::Bearer;
 
 /// How long is waited if the caller does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,8 +60,17 @@ fn parse_timeout(text: &str) -> Result<Duration, ApiError> {
     })
 }
 
-/// The answer to a publish that was waited for, as far as it is about that.
-pub(crate) fn answer(position: &Position, outcome: &WaitOutcome) -> Value {
+/// The answer to a publish that was waited for, as far as it is about that. A bearer who may not read
+/// `scope` learns whether the wait was met, and nothing about its clients.
+pub(crate) fn answer(
+    bearer: &Bearer,
+    scope: &ScopeId,
+    position: &Position,
+    outcome: &WaitOutcome,
+) -> Value {
+    if !bearer.may_read(scope) {
+        return json!({ "status": "ok", "revision": position, "met": outcome.met });
+    }
     json!({
         "status": "ok",
         "revision": position,

@@ -7,6 +7,8 @@ use opal_protocol::{CommitHash, DataUpdate, Epoch, Position, Revision};
 use opal_pubsub::Payload;
 use opal_pubsub::feed::Change;
 
+use crate::model::Write;
+
 /// How the id of an update begins that writes over everything there can be.
 pub const COVER: &str = "cover-";
 
@@ -31,7 +33,7 @@ pub struct Recorded {
     /// As it was appended.
     pub change: Arc<Change>,
     /// What it says of data.
-    pub update: Option<DataUpdate>,
+    pub writes: Vec<Write>,
 }
 
 impl History {
@@ -54,15 +56,17 @@ impl History {
     /// Adds a change, which is the next one.
     pub fn append(&mut self, change: &Arc<Change>) {
         let update = match &change.draft.payload {
-            Payload::Data(document) => serde_json::from_str(document.text()).ok(),
+            Payload::Data(document) => serde_json::from_str::<DataUpdate>(document.text()).ok(),
             _ => None,
         };
+        let entries = update.iter().flat_map(|update| &update.entries);
+        let writes = entries.filter_map(Write::read).collect();
         if change.draft.id.as_str().starts_with(COVER) {
             self.defined_from = self.defined_from.min(change.position.revision);
         }
         self.changes.push(Recorded {
             change: Arc::clone(change),
-            update,
+            writes,
         });
     }
 

@@ -1,7 +1,9 @@
 //! Runs many worlds, each from its own seed, until one of them goes wrong.
 
-use std::io::Write as _;
+use std::ops::Range;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::Parser;
@@ -30,40 +32,70 @@ struct Arguments {
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let mut out = std::io::stdout().lock();
+    let mut out = std::io::stdout();
     if let Some(seed) = arguments.seed {
         return one(seed, &arguments, &mut out);
     }
+    many(&arguments, &mut out)
+}
+
+/// Runs seeds, several at a time, until one fails.
+fn many(arguments: &Arguments, out: &mut impl std::io::Write) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    for count in 0..arguments.seeds {
-        let seed = arguments.from + count;
-        let options = Options {
-            bug: arguments.bug,
-            keeps_lines: false,
-        };
-        let outcome = run(seed, options);
-        if let Some(violation) = outcome.violation {
+    let rounds = arguments.seeds.div_ceil(ROUND);
+    for round in 0..rounds {
+        let first = arguments.from + round * ROUND;
+        let last = (first + ROUND).min(arguments.from + arguments.seeds);
+        if let Some((seed, violation)) = first_failure(first..last, arguments.bug) {
             writeln!(out, "seed {seed}: {violation}")?;
             if arguments.trace {
-                one(seed, &arguments, &mut out)?;
+                one(seed, arguments, out)?;
             }
             let bug = arguments.bug.map(|bug| format!(" --bug {bug}"));
             let bug = bug.unwrap_or_default();
             writeln!(out, "Replay it with: opal-sim --seed {seed}{bug}")?;
             return Ok(ExitCode::FAILURE);
         }
-        if (count + 1) % 500 == 0 {
-            let rate = (count + 1) as f64 / started.elapsed().as_secs_f64();
-            writeln!(out, "{} seeds are fine ({rate:.0}/s)", count + 1)?;
-        }
+        let seconds = started.elapsed().as_secs_f64();
+        let count = last - arguments.from;
+        writeln!(out, "{count} seeds are fine ({seconds:.0} s)")?;
     }
-    let seconds = started.elapsed().as_secs_f64();
-    writeln!(
-        out,
-        "All {} seeds are fine ({seconds:.1} s)",
-        arguments.seeds
-    )?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// So many seeds are run before there is word of them.
+const ROUND: u64 = 500;
+
+/// The lowest of these seeds that fails, and how.
+fn first_failure(seeds: Range<u64>, bug: Option<Bug>) -> Option<(u64, String)> {
+    let (next, failed) = (AtomicU64::new(seeds.start), AtomicU64::new(u64::MAX));
+    let failures = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end || seed > failed.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let options = Options {
+                        bug,
+                        keeps_lines: false,
+                    };
+                    if let Some(violation) = run(seed, options).violation {
+                        failed.fetch_min(seed, Ordering::Relaxed);
+                        let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                        failures.push((seed, violation));
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    failures.into_iter().min_by_key(|(seed, _)| *seed)
 }
 
 fn one(

@@ -1,5 +1,6 @@
 //! What a client claims, held against the truth.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use opal_client::policy_store::MemoryStore;
@@ -51,22 +52,51 @@ impl Oracle<'_> {
                 profile.name
             ));
         }
-        let model = self.model_at(low, profile, claims, env);
-        let mut open = Vec::new();
-        for recorded in self.history.after(low) {
-            match is_done(recorded, &report.applied.done) {
-                true => model.apply_change(recorded, &profile.interests, &env.sources),
-                false => open.extend(paths(recorded, &profile.interests)),
-            }
-        }
-        let (expected, found) = (published(model.data()), published(store.data()));
+        self.bring(claims, low, profile, env);
+        let Some((_, model)) = &claims.model else {
+            return;
+        };
+        let done = &report.applied.done;
+        let (model, open) = self.with_done(model, low, done, profile, env);
+        let (expected, found) = (published(model.data()), published(&store.data()));
         if let Some(difference) = difference(&expected, &found, &open) {
-            let done = &report.applied.done;
             env.violated(format!(
                 "{} claims {low} and {done:?}, but {difference}",
                 profile.name
             ));
         }
+    }
+
+    /// What a client holds that has applied everything up to `low` and the ranges `done` beyond it, and
+    /// the paths at which that is not certain.
+    fn with_done<'m>(
+        &self,
+        model: &'m DataModel,
+        low: Revision,
+        done: &[(Revision, Revision)],
+        profile: &Profile,
+        env: &Env,
+    ) -> (Cow<'m, DataModel>, Vec<DataPath>) {
+        let mut model = Cow::Borrowed(model);
+        let mut open = Vec::new();
+        for recorded in self.history.after(low) {
+            let paths = paths(recorded, &profile.interests);
+            if paths.is_empty() {
+                continue;
+            }
+            if !is_done(recorded, done) {
+                open.extend(paths);
+                continue;
+            }
+            model
+                .to_mut()
+                .apply_change(recorded, &profile.interests, &env.sources);
+            // What a patch does may hang on a part of an open change that was done already.
+            let unsure = |path: &DataPath| open.iter().any(|open| open.overlaps(path));
+            let unsure: Vec<DataPath> = paths.into_iter().filter(unsure).collect();
+            open.extend(unsure);
+        }
+        (model, open)
     }
 
     /// A client that says it holds all it was told must hold exactly that.
@@ -107,9 +137,9 @@ impl Oracle<'_> {
     ) -> Option<String> {
         let mut expected = Value::Object(serde_json::Map::new());
         if profile.data {
-            expected = self
-                .model_at(position.revision, profile, claims, env)
-                .data();
+            self.bring(claims, position.revision, profile, env);
+            let model = claims.model.as_ref();
+            expected = model.map_or(expected, |(_, model)| model.data().clone());
         }
         if profile.policy {
             let Some(commit) = commit else {
@@ -122,7 +152,7 @@ impl Oracle<'_> {
             if store::policies(store) != store::policies(&reference) {
                 return Some(format!("its policies are not those of {}", commit.short()));
             }
-            expected = merged(expected, reference.data());
+            expected = merged(expected, &reference.data());
         }
         difference(&expected, &store.data(), &[])
     }
@@ -149,32 +179,25 @@ impl Oracle<'_> {
             .any(|commit| of(commit) == held)
     }
 
-    /// What the client has to hold at `revision`.
-    fn model_at(
-        &self,
-        revision: Revision,
-        profile: &Profile,
-        claims: &mut Claims,
-        env: &Env,
-    ) -> DataModel {
+    /// Makes the model in `claims` that of what the client has to hold at `revision`.
+    fn bring(&self, claims: &mut Claims, revision: Revision, profile: &Profile, env: &Env) {
         let epoch = self.history.epoch;
         let kept = claims.model.take();
         let kept = kept.filter(|(of, model)| *of == epoch && model.upto() <= revision);
         let (_, mut model) =
             kept.unwrap_or_else(|| (epoch, DataModel::new(&profile.interests, &env.sources)));
         model.advance(revision, self.history, &profile.interests, &env.sources);
-        claims.model = Some((epoch, model.clone()));
-        model
+        claims.model = Some((epoch, model));
     }
 }
 
 /// Only what nobody but publishers writes.
-fn published(data: Value) -> Value {
-    let Value::Object(mut members) = data else {
-        return data;
-    };
-    members.retain(|name, _| name.starts_with(['d', 'u']));
-    Value::Object(members)
+fn published(data: &Value) -> Value {
+    let members = data.as_object().into_iter().flatten();
+    let published = members.filter(|(name, _)| name.starts_with(['d', 'u']));
+    published
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 fn is_done(recorded: &Recorded, done: &[(Revision, Revision)]) -> bool {
@@ -186,6 +209,9 @@ fn is_done(recorded: &Recorded, done: &[(Revision, Revision)]) -> bool {
 /// The first place below the second level at which two stores differ, but for places that overlap
 /// `open` ones. With open places, what sources bring is left out too: it may still be on its way.
 fn difference(expected: &Value, found: &Value, open: &[DataPath]) -> Option<String> {
+    if expected == found {
+        return None;
+    }
     let (expected, found) = (without_versions(expected), without_versions(found));
     let (expected, found) = (without_leftovers(expected), without_leftovers(found));
     if expected == found {

@@ -79,7 +79,7 @@ impl World {
         }
         let server = Server::new(&mut env);
         Self {
-            steps: env.rng.random_range(60..=200),
+            steps: env.rng.random_range(40..=160),
             env,
             server,
             clients,
@@ -297,8 +297,14 @@ impl World {
             let draft = updates::republish(number, &url, &mut self.env.sources);
             self.publishers.publish(number, draft, &mut self.env);
         }
-        // Long enough for polled sources to be loaded again.
+        self.wait();
+        // Long enough for polled sources to be loaded again by those who have just come back.
         self.run_for(Duration::from_secs(7));
+        self.wait();
+    }
+
+    /// Waits until nothing is missing.
+    fn wait(&mut self) {
         let deadline = self.env.time() + PATIENCE;
         while let Some(missing) = self.missing() {
             if self.env.violation.is_some() {

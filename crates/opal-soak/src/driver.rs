@@ -30,6 +30,9 @@ const CUTS: usize = 3;
 /// Updates that are published while the line is cut.
 const MISSED: usize = 50;
 
+/// How often the history is filled before anything is measured.
+const TURNS: usize = 4;
+
 /// How much is done.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -56,7 +59,7 @@ impl Plan {
         Self {
             clients: 40,
             reconnects: 120,
-            updates: 6_000,
+            updates: 10_000,
             history: 1_500,
         }
     }
@@ -64,8 +67,9 @@ impl Plan {
     /// Does it, prints what was measured, and says whether the processes kept their size.
     pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
         let mut soak = Soak::start(self).await?;
-        // What has left the history is complete as well.
-        soak.publish(self.history + 2 * ROUND).await?;
+        // The history is turned over some times: what has left it is complete as well, and tables
+        // that things come into and leave have the size that they keep.
+        soak.publish(TURNS * self.history + 2 * ROUND).await?;
         // What comes with the first reconnects is there for good.
         soak.cuts().await?;
         let cycles = self.reconnects.div_ceil(self.clients * CUTS).max(1);

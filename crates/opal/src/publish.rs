@@ -107,7 +107,11 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     if !answer.status.is_success() {
         let (url, status, reason) = (remote.name(), answer.status, answer.reason());
         complain!("opal publish: `{url}` answered {status}: {reason}");
-        return Ok(ExitCode::from(REFUSED));
+        // Of what did not come to an answer nobody knows whether it is stored.
+        return Ok(match status.is_client_error() {
+            true => ExitCode::from(REFUSED),
+            false => ExitCode::FAILURE,
+        });
     }
     let revision = answer.headers.get(REVISION_HEADER);
     match revision.and_then(|value| value.to_str().ok()) {

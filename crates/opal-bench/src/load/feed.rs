@@ -112,6 +112,7 @@ fn config(url: &str, number: usize) -> SubscriberConfig {
             id: format!("bench-{number}"),
             host: "bench".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..ClientInfo::default()
         },
         position: None,
         feed: true,

@@ -200,10 +200,7 @@ fn value_from_above(modules: &BTreeMap<DataPath, Document>, path: &DataPath) -> 
         value = Document::parse(text.get()).ok()?;
     }
     // A member that is null is none.
-    if value.is_null() {
-        return None;
-    }
-    Some(Write::new(path.clone(), &value).json)
+    (!value.is_null()).then(|| Write::new(path.clone(), &value).json)
 }
 
 /// The modules by place, and what is wrong with the others.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use opal_protocol::json_text::{python_text, without_null_members};
-use opal_protocol::patch::{Operation, OperationKind};
+use opal_protocol::patch::{CopyBudget, Operation, OperationKind};
 use opal_protocol::{DataPath, Document, Patch, PatchOperation};
 use serde_json::Value;
 
@@ -94,7 +94,8 @@ impl Fold {
             return None;
         }
         let below = target.segments().get(path.segments().len()..)?;
-        patch.apply_to(member(value, below)?).ok()
+        let mut budget = CopyBudget::default();
+        patch.apply_to(member(value, below)?, &mut budget).ok()
     }
 
     fn into_changes(self) -> Vec<StoreChange> {

@@ -190,11 +190,13 @@ impl Updater {
             self.parts.transactions.restored();
             self.parts.progress.standing.send_modify(Standing::restored);
         }
-        if let Some(position) = saved.position {
-            self.replica.restored(position, saved.commit.clone());
-            if let Some((commit, digest)) = saved.commit.clone().zip(digest) {
-                self.replica.policies_are(commit, digest);
-            }
+        let position = saved
+            .position
+            .filter(|position| self.replica.restored(*position, saved.commit.clone()));
+        if position.is_some()
+            && let Some((commit, digest)) = saved.commit.clone().zip(digest)
+        {
+            self.replica.policies_are(commit, digest);
         }
         if let Some(saver) = &mut self.saver {
             saver.status.restored();
@@ -202,6 +204,6 @@ impl Updater {
         }
         self.file_is_current();
         self.tell_offline();
-        self.open(saved.position);
+        self.open(position);
     }
 }

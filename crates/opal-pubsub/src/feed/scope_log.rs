@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use opal_protocol::feed::BaseSnapshot;
 use opal_protocol::{ChainDigest, CommitHash, Epoch, Position, Revision, ScopeId, Topic};
+use serde::{Deserialize, Serialize};
 
 use super::append::{AppendError, Appended};
 use super::base::Base;
@@ -17,20 +18,39 @@ use super::{FeedLimits, Since};
 pub(super) struct Place {
     pub(super) revision: Revision,
     pub(super) digest: ChainDigest,
-    pub(super) commit: Option<CommitHash>,
+    pub(super) policy: Option<LastPolicy>,
+}
+
+/// The last policy change before a place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LastPolicy {
+    pub(super) commit: CommitHash,
+    pub(super) revision: Revision,
+    pub(super) digest: ChainDigest,
 }
 
 impl Place {
     fn after(&self, change: &Change) -> Self {
-        let commit = match &change.draft.payload {
-            Payload::Policy(policy) => Some(policy.new.clone()),
-            Payload::Data(_) | Payload::Message(_) => self.commit.clone(),
+        let Position {
+            revision, digest, ..
+        } = change.position;
+        let policy = match &change.draft.payload {
+            Payload::Policy(policy) => Some(LastPolicy {
+                commit: policy.new.clone(),
+                revision,
+                digest,
+            }),
+            Payload::Data(_) | Payload::Message(_) => self.policy.clone(),
         };
         Self {
-            revision: change.position.revision,
-            digest: change.position.digest,
-            commit,
+            revision,
+            digest,
+            policy,
         }
+    }
+
+    fn commit(&self) -> Option<&CommitHash> {
+        self.policy.as_ref().map(|policy| &policy.commit)
     }
 
     fn position(&self, epoch: Epoch) -> Position {
@@ -94,12 +114,31 @@ impl ScopeLog {
         }
     }
 
+    pub(super) fn renew(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+        for change in &mut self.changes {
+            let mut renewed = (**change).clone();
+            renewed.position.epoch = epoch;
+            *change = Arc::new(renewed);
+        }
+    }
+
     pub(super) fn head(&self) -> Position {
         self.head.position(self.epoch)
     }
 
     pub(super) fn commit(&self) -> Option<&CommitHash> {
-        self.head.commit.as_ref()
+        self.head.commit()
+    }
+
+    /// Where the last policy change is.
+    pub(super) fn announced(&self) -> Option<Position> {
+        let policy = self.head.policy.as_ref()?;
+        Some(Position {
+            epoch: self.epoch,
+            revision: policy.revision,
+            digest: policy.digest,
+        })
     }
 
     /// What is committed.
@@ -195,11 +234,11 @@ impl ScopeLog {
             });
         }
         if let Payload::Policy(change) = payload
-            && change.old != self.end.commit
+            && change.old.as_ref() != self.end.commit()
         {
             return Err(AppendError::CommitMoved {
                 scope: self.scope.clone(),
-                current: self.end.commit.clone(),
+                current: self.end.commit().cloned(),
                 from: change.old.clone(),
             });
         }

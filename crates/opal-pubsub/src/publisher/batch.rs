@@ -24,7 +24,8 @@ struct Staged {
     outcome: Result<Appended, AppendError>,
     delivery: Delivery,
     wait: Option<WaitRequest>,
-    answer: oneshot::Sender<Result<Published, PublishError>>,
+    /// None once it was answered.
+    answer: Option<oneshot::Sender<Result<Published, PublishError>>>,
 }
 
 /// A publish of a batch that was accepted or refused on its own, and who wants to hear of it.
@@ -33,13 +34,17 @@ pub(super) struct Outcome {
     pub(super) scope: ScopeId,
     pub(super) published: Result<Published, PublishError>,
     pub(super) wait: Option<WaitRequest>,
-    pub(super) answer: oneshot::Sender<Result<Published, PublishError>>,
+    pub(super) answer: Option<oneshot::Sender<Result<Published, PublishError>>>,
 }
 
 impl Batch {
     /// Stages these in the order in which they came. `unix_millis` is the time.
-    pub(super) fn stage(hub: &mut Hub, requests: Vec<PublishRequest>, unix_millis: u64) -> Self {
-        let staged = requests.into_iter().map(|request| {
+    pub(super) fn stage(
+        hub: &mut Hub,
+        requests: impl Iterator<Item = PublishRequest>,
+        unix_millis: u64,
+    ) -> Self {
+        let staged = requests.map(|request| {
             let feed = hub.feed_mut();
             let outcome = feed.stage(&request.scope, None, request.draft, unix_millis);
             Staged {
@@ -50,7 +55,7 @@ impl Batch {
                     confirm: request.wait.is_some(),
                 },
                 wait: request.wait,
-                answer: request.answer,
+                answer: Some(request.answer),
             }
         });
         Self(staged.collect())
@@ -91,8 +96,21 @@ impl Batch {
         let source = Arc::new(error);
         for staged in self.0 {
             let source = Arc::clone(&source);
-            // Whoever asked may have gone meanwhile; then nobody misses the answer.
-            let _ = staged.answer.send(Err(PublishError::NotStored { source }));
+            if let Some(answer) = staged.answer {
+                // Whoever asked may have gone meanwhile; then nobody misses the answer.
+                let _ = answer.send(Err(PublishError::NotStored { source }));
+            }
+        }
+    }
+
+    /// Says to everyone in it that nobody knows yet what becomes of it. It goes on.
+    pub(super) fn leave_in_doubt(&mut self) {
+        for staged in &mut self.0 {
+            // Nobody is there to wait for clients.
+            staged.wait = None;
+            if let Some(answer) = staged.answer.take() {
+                let _ = answer.send(Err(PublishError::InDoubt));
+            }
         }
     }
 }

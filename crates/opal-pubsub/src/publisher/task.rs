@@ -1,6 +1,6 @@
 //! The task that owns the hub.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
 use opal_protocol::{Revision, ScopeId};
@@ -10,9 +10,16 @@ use tracing::{error, info, warn};
 
 use super::batch::Batch;
 use super::storage::Storage;
-use super::{Command, PublishRequest, WAITING_COMMANDS, WaitRequest};
+use super::{AnnouncedPolicy, Command, FeedHead, PublishError, PublishRequest, WaitRequest};
 use crate::feed::journal_file::{Journal, JournalError};
 use crate::hub::{Hub, SubscriberId, WaitId, WaitOutcome};
+
+/// Publishes that may wait for the batch before them, and their bytes.
+const MOST_PENDING: usize = 8192;
+const MOST_PENDING_BYTES: usize = 128 * 1024 * 1024;
+
+/// How long a publisher waits for the disk.
+const STORED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The task that owns the [`Hub`].
 #[derive(Debug)]
@@ -23,8 +30,11 @@ pub struct HubTask {
     storage: Storage,
     /// What is being stored.
     batch: Batch,
-    /// What comes next, in order.
-    pending: Vec<PublishRequest>,
+    /// When that began.
+    batch_since: Instant,
+    /// What comes next, in order, with the time when it came.
+    pending: VecDeque<(Instant, PublishRequest)>,
+    pending_bytes: usize,
     /// Whether the last batch was not stored, and that was logged.
     failing: bool,
     /// Those who wait, by their waits in the hub.
@@ -44,7 +54,9 @@ impl HubTask {
             closed,
             storage: Storage::new(journal),
             batch: Batch::default(),
-            pending: Vec::new(),
+            batch_since: now(),
+            pending: VecDeque::new(),
+            pending_bytes: 0,
             failing: false,
             waiting: BTreeMap::new(),
         }
@@ -60,10 +72,8 @@ impl HubTask {
                 () = shutdown.cancelled() => break,
                 Some(id) = self.closed.recv() => self.hub.remove(id, now()),
                 stored = self.storage.written(), if self.storage.is_writing() => self.finish(stored),
-                // Publishers wait once as many are gathered as are let in at a time.
-                Some(command) = self.commands.recv(), if self.pending.len() < WAITING_COMMANDS => {
-                    self.handle(command);
-                }
+                // Whatever the disk does: there is more to the hub than publishing.
+                Some(command) = self.commands.recv() => self.handle(command),
                 () = until(deadline), if deadline.is_some() => self.hub.expire_waits(now()),
                 _ = check.tick() => self.tick(),
             }
@@ -76,6 +86,7 @@ impl HubTask {
             self.finish(stored);
         }
         self.hub.end_all();
+        self.answer_waits();
     }
 
     /// Begins the next batch, unless one is being stored.
@@ -83,7 +94,10 @@ impl HubTask {
         if self.pending.is_empty() || self.storage.is_writing() {
             return;
         }
+        self.pending_bytes = 0;
+        self.batch_since = now();
         let requests = std::mem::take(&mut self.pending);
+        let requests = requests.into_iter().map(|(_, request)| request);
         self.batch = Batch::stage(&mut self.hub, requests, unix_millis());
         if !self.storage.write(self.hub.feed(), self.batch.changes()) {
             self.commit();
@@ -119,13 +133,47 @@ impl HubTask {
                 let revision = published.appended.position().revision;
                 self.wait(&outcome.scope, revision, wait, now);
             }
-            // Whoever asked may have gone meanwhile; then nobody misses the answer.
-            let _ = outcome.answer.send(outcome.published);
+            if let Some(answer) = outcome.answer {
+                // Whoever asked may have gone meanwhile; then nobody misses the answer.
+                let _ = answer.send(outcome.published);
+            }
+        }
+    }
+
+    fn publish(&mut self, request: PublishRequest, now: Instant) {
+        let bytes = request.draft.size();
+        let is_full = self.pending.len() >= MOST_PENDING
+            || self.pending_bytes.saturating_add(bytes) > MOST_PENDING_BYTES;
+        if is_full && !self.pending.is_empty() {
+            request.refuse(PublishError::Busy);
+            return;
+        }
+        self.pending_bytes += bytes;
+        self.pending.push_back((now, request));
+    }
+
+    /// Answers publishers who have waited long enough for a disk that does not answer.
+    fn give_up(&mut self, now: Instant) {
+        let is_over = |since: Instant| now.duration_since(since) >= STORED_WITHIN;
+        if !self.storage.is_writing() || !is_over(self.batch_since) {
+            return;
+        }
+        // What is being written cannot be taken back.
+        self.batch.leave_in_doubt();
+        while self
+            .pending
+            .front()
+            .is_some_and(|(since, _)| is_over(*since))
+            && let Some((_, request)) = self.pending.pop_front()
+        {
+            self.pending_bytes -= request.draft.size();
+            request.refuse(PublishError::Busy);
         }
     }
 
     fn tick(&mut self) {
         self.hub.feed_mut().expire(unix_millis());
+        self.give_up(now());
         let ended = self.hub.tick(now());
         if ended > 0 {
             warn!(
@@ -156,7 +204,7 @@ impl HubTask {
         let now = now();
         // Whoever asked may have gone meanwhile; then nobody misses the answer.
         match command {
-            Command::Publish(request) => self.pending.push(request),
+            Command::Publish(request) => self.publish(request, now),
             Command::Wait(scope, revision, wait) => self.wait(&scope, revision, wait, now),
             Command::Register(id, outbox, peer, done) => {
                 self.hub.register(id, outbox, peer, now);
@@ -178,8 +226,7 @@ impl HubTask {
                 let _ = answer.send(self.hub.applied(id, arguments, now));
             }
             Command::Head(scope, answer) => {
-                let feed = self.hub.feed();
-                let _ = answer.send((feed.head(&scope), feed.commit(&scope).cloned()));
+                let _ = answer.send(self.head(&scope));
             }
             Command::Base(scope, topics, answer) => {
                 let _ = answer.send(self.hub.base(&scope, &topics));
@@ -190,10 +237,22 @@ impl HubTask {
             Command::ReportedPolicies(answer) => {
                 let _ = answer.send(self.hub.reported_policies());
             }
-            Command::MarkDrift(subscribers, done) => {
-                self.hub.mark_drift(&subscribers, now);
+            Command::MarkDrift(drifted, done) => {
+                self.hub.mark_drift(&drifted, now);
                 let _ = done.send(());
             }
+        }
+    }
+
+    fn head(&self, scope: &ScopeId) -> FeedHead {
+        let feed = self.hub.feed();
+        let announced = feed.commit(scope).zip(feed.announced(scope));
+        FeedHead {
+            position: feed.head(scope),
+            policy: announced.map(|(commit, position)| AnnouncedPolicy {
+                commit: commit.clone(),
+                position,
+            }),
         }
     }
 

@@ -141,8 +141,8 @@ async fn the_base_is_that_of_the_head() {
         let scope = ScopeId::default();
         publisher.publish(&scope, draft("1"), None).await.unwrap();
         let base = publisher.base(&scope, vec!["a".into()]).await.unwrap();
-        let (head, _) = publisher.head(&scope).await.unwrap();
-        assert_eq!(base.position, head);
+        let head = publisher.head(&scope).await.unwrap();
+        assert_eq!(base.position, head.position);
     })
     .await;
 }
@@ -285,8 +285,85 @@ async fn the_base_can_be_asked_for() {
         publisher.publish(&scope, update, None).await.unwrap();
         let base = publisher.base(&scope, vec!["a".into()]).await.unwrap();
         assert_eq!(base.entries.len(), 1);
-        let (head, _) = publisher.head(&scope).await.unwrap();
-        assert_eq!(base.position, head);
+        let head = publisher.head(&scope).await.unwrap();
+        assert_eq!(base.position, head.position);
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_holds_up_publishers_and_nobody_else() {
+    let directory = TempDir::new().unwrap();
+    with_journal(directory.path(), async |publisher, disk| {
+        let scope = ScopeId::default();
+        let (client, outbox) = follow(&publisher, "c1").await;
+        frames(&outbox);
+        let (release, hold) = std::sync::mpsc::channel();
+        disk.set(|faults| faults.hold = Some(hold));
+        let drafts = (0..2000).map(|n| draft(&n.to_string()));
+        let publishes = drafts.map(|draft| publisher.publish(&scope, draft, None));
+        let publishes = futures_util::future::join_all(publishes);
+        let meanwhile = async {
+            // Behind all publishes, which more than fill the queue.
+            let report = AppliedArguments::default();
+            client.applied(report).await.unwrap().unwrap();
+            assert_eq!(publisher.head(&scope).await.unwrap().position.revision.0, 0);
+            release.send(()).unwrap();
+        };
+        let (published, ()) = tokio::join!(publishes, meanwhile);
+        assert!(published.iter().all(Result::is_ok));
+        assert_eq!(frames(&outbox), 2000);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn publishers_are_answered_in_time_by_a_disk_that_does_not() {
+    let directory = TempDir::new().unwrap();
+    with_journal(directory.path(), async |publisher, disk| {
+        let scope = ScopeId::default();
+        let (_client, outbox) = follow(&publisher, "c1").await;
+        frames(&outbox);
+        let (release, hold) = std::sync::mpsc::channel();
+        disk.set(|faults| faults.hold = Some(hold));
+        let time_passes = async {
+            publisher.head(&scope).await.unwrap();
+            tokio::time::advance(Duration::from_secs(11)).await;
+        };
+        let (first, second, ()) = tokio::join!(
+            publisher.publish_and_wait(&scope, draft("1"), WaitTarget::All, LONG),
+            publisher.publish(&scope, draft("2"), None),
+            time_passes,
+        );
+        assert!(matches!(first, Err(PublishError::InDoubt)));
+        assert!(matches!(second, Err(PublishError::Busy)));
+        release.send(()).unwrap();
+        let again = publisher.publish(&scope, draft("1"), None).await.unwrap();
+        assert_eq!(again.appended.position().revision.0, 1);
+        assert_eq!(again.told, 0, "it was stored and told after all");
+        assert_eq!(frames(&outbox), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_wait_that_the_end_cuts_short_keeps_the_place_of_its_change() {
+    let hub = Hub::new(FeedLog::new(Epoch(1), FeedLimits::default()));
+    let (publisher, task) = Publisher::new(hub, None);
+    let stop = CancellationToken::new();
+    let scope = ScopeId::default();
+    let waiting = async {
+        let _client = follow(&publisher, "c1").await;
+        let end = async {
+            while publisher.head(&scope).await.unwrap().position.revision.0 == 0 {}
+            stop.cancel();
+        };
+        let waiting = publisher.publish_and_wait(&scope, draft("1"), WaitTarget::All, LONG);
+        tokio::join!(waiting, end).0
+    };
+    let (waited, ()) = tokio::join!(waiting, task.run(stop.clone()));
+    let (published, outcome) = waited.unwrap();
+    assert_eq!(published.appended.position().revision.0, 1);
+    assert!(!outcome.met);
+    assert_eq!(outcome.missing[0].client, "c1");
 }

@@ -39,17 +39,17 @@ pub(crate) async fn refresh(
     info!("Asked to look for new commits");
     let status = checked(&app, policy).await?;
     let scope = ScopeId::default();
-    // What an earlier process announced is part of everything since.
     let position = match status.position {
         Some(position) => position,
-        None => app.publisher.head(&scope).await?.0,
+        // Nothing was ever announced.
+        None => app.publisher.head(&scope).await?.position,
     };
     let mut body = match wait {
         None => json!({ "status": "ok", "revision": position }),
         Some(Wait { target, timeout }) => {
             let revision = position.revision;
             let wait = app.publisher.wait(&scope, revision, target, timeout);
-            wait::answer(&position, &wait.await?)
+            wait::answer(&bearer, &scope, &position, &wait.await?)
         }
     };
     body["commit"] = json!(status.head);

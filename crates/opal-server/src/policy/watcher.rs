@@ -13,6 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use opal_protocol::{CommitHash, PolicyUpdateMessage, Position};
+use opal_pubsub::publisher::AnnouncedPolicy;
 use opal_runtime::Backoff;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
@@ -40,9 +41,9 @@ pub type AnnounceError = Box<dyn Error + Send + Sync>;
 /// Tells the deployment about a new policy commit.
 #[async_trait]
 pub trait AnnouncePolicy: Send + Sync {
-    /// The commit that the deployment was last told of, if that is remembered. Asked until it
-    /// answers, before anything is announced.
-    async fn announced(&self) -> Result<Option<CommitHash>, AnnounceError>;
+    /// What the deployment was last told of, if that is remembered. Asked until it answers, before
+    /// anything is announced.
+    async fn announced(&self) -> Result<Option<AnnouncedPolicy>, AnnounceError>;
 
     /// Publishes `update` and says where in the feed it is. An error means that it may be published
     /// again: repeats must do no harm.
@@ -54,7 +55,7 @@ pub trait AnnouncePolicy: Send + Sync {
 pub struct WatcherStatus {
     /// The last commit whose announcement succeeded, or that needed none.
     pub announced: Option<CommitHash>,
-    /// Where in the feed the last announcement of this process is.
+    /// Where in the feed the last announcement is, also of an earlier process.
     pub position: Option<Position>,
     /// The commit that is served.
     pub head: Option<CommitHash>,
@@ -217,8 +218,10 @@ impl PolicyWatcher {
     async fn remember(&mut self) -> Result<(), AnnounceError> {
         if !self.remembers {
             let announced = self.announce.announced().await?;
-            self.status
-                .send_modify(|status| status.announced = announced);
+            self.status.send_modify(|status| {
+                status.position = announced.as_ref().map(|announced| announced.position);
+                status.announced = announced.map(|announced| announced.commit);
+            });
             self.remembers = true;
         }
         Ok(())

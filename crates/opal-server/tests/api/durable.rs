@@ -30,11 +30,17 @@ impl Place {
     }
 
     async fn start(&self, repo: Option<&TestRepo>) -> TestServer {
+        self.start_with(repo, "http://sources.example/one").await
+    }
+
+    async fn start_with(&self, repo: Option<&TestRepo>, source: &str) -> TestServer {
+        let sources = json!({ "config": { "entries": [{ "url": source }] } }).to_string();
         let of = |name: &str| self.0.path().join(name).to_str().unwrap().to_owned();
         let url = repo.map(TestRepo::url).unwrap_or_default();
         let (state, clones) = (of("state"), of("clones"));
         TestServer::start(&[
             ("OPAL_STATE_DIR", &state),
+            ("OPAL_DATA_CONFIG_SOURCES", &sources),
             ("OPAL_POLICY_REPO_CLONE_PATH", &clones),
             ("OPAL_POLICY_REPO_REUSE_CLONE_PATH", "true"),
             ("OPAL_POLICY_REPO_MAIN_BRANCH", "main"),
@@ -53,6 +59,25 @@ async fn head(server: &TestServer) -> Position {
         .json()
         .unwrap();
     fleet["head"]["default"].as_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn changed_data_sources_make_every_position_void_and_lose_nothing() {
+    let place = Place::new();
+    let server = place.start(None).await;
+    let first = position(&publish(&server, "one").await, "x-opal-revision");
+    server.stopped().await;
+
+    let server = place.start_with(None, "http://sources.example/two").await;
+    let renewed = head(&server).await;
+    assert_ne!(renewed.epoch, first.epoch);
+    let repeated = position(&publish(&server, "one").await, "x-opal-revision");
+    assert_eq!(repeated, renewed, "the key is still known");
+    server.stopped().await;
+
+    let server = place.start_with(None, "http://sources.example/two").await;
+    assert_eq!(head(&server).await, renewed, "nothing changed since");
+    server.stopped().await;
 }
 
 #[tokio::test]
@@ -93,12 +118,17 @@ async fn a_commit_is_announced_once_however_often_the_server_restarts() {
     server.until(|status| status.rounds > 0).await;
     let first = head(&server).await;
     assert_eq!(first.revision.0, 1);
+    let last = position(&publish(&server, "one").await, "x-opal-revision");
     server.stopped().await;
 
     let server = place.start(Some(&repo)).await;
     let status = server.until(|status| status.rounds > 0).await;
     assert_eq!(status.announced.as_ref(), Some(&ids[0]));
-    assert_eq!(head(&server).await, first);
+    assert_eq!(head(&server).await, last);
+    // Whom a wait concerns depends on the topics of that change.
+    let refreshed = server.post("/policy/refresh?wait=all", &json!({})).await;
+    let refreshed = refreshed.expect(200).unwrap();
+    assert_eq!(position(&refreshed, "x-opal-revision"), first);
     server.stopped().await;
 
     repo.force(&ids[1]).unwrap();
@@ -107,7 +137,7 @@ async fn a_commit_is_announced_once_however_often_the_server_restarts() {
     assert_eq!(status.announced.as_ref(), Some(&ids[1]));
     let answer = server.get("/policy").await.expect(200).unwrap();
     let now = position(&answer, "x-opal-position");
-    assert_eq!((now.epoch, now.revision.0), (first.epoch, 2));
+    assert_eq!((now.epoch, now.revision.0), (first.epoch, 3));
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use opal_protocol::{
     ChainDigest, CommitHash, Epoch, PolicyBundle, PolicyUpdateMessage, Position, RedactedUrl,
     RepoPath, Revision,
 };
+use opal_pubsub::publisher::AnnouncedPolicy;
 use opal_server::policy::{
     AnnounceError, AnnouncePolicy, GitSettings, PolicyRepo, PolicyWatcher, Selection,
     WatcherHandle, WatcherStatus,
@@ -167,8 +168,12 @@ impl Announcements {
 
 #[async_trait]
 impl AnnouncePolicy for Announcements {
-    async fn announced(&self) -> Result<Option<CommitHash>, AnnounceError> {
-        Ok(self.before.clone())
+    async fn announced(&self) -> Result<Option<AnnouncedPolicy>, AnnounceError> {
+        let before = self.before.clone();
+        Ok(before.map(|commit| AnnouncedPolicy {
+            commit,
+            position: position(7),
+        }))
     }
 
     async fn announce(&self, update: PolicyUpdateMessage) -> Result<Position, AnnounceError> {
@@ -178,11 +183,15 @@ impl AnnouncePolicy for Announcements {
             return Err("the publisher is down".into());
         }
         state.0.push(update);
-        Ok(Position {
-            epoch: Epoch(1),
-            revision: Revision(state.0.len() as u64),
-            digest: ChainDigest::default(),
-        })
+        Ok(position(state.0.len() as u64))
+    }
+}
+
+fn position(revision: u64) -> Position {
+    Position {
+        epoch: Epoch(1),
+        revision: Revision(revision),
+        digest: ChainDigest::default(),
     }
 }
 

@@ -196,3 +196,18 @@ fn an_id_that_was_given_again_is_that_of_the_newer_change() {
     };
     assert_eq!(missed.len(), 1);
 }
+
+#[test]
+fn where_the_policy_changed_last_outlives_the_history_and_the_server() {
+    let mut log = feed();
+    let scope = ScopeId::default();
+    let announced = log.announced(&scope).unwrap();
+    assert_eq!(announced.revision, Revision(5));
+    for id in ["d", "e", "f", "g"] {
+        log.append(&scope, None, data(id), 6).unwrap();
+    }
+    assert_eq!(log.change(&scope, Revision(5)), None);
+    let recovered = recover(&bytes_of(&log), LIMITS).unwrap().log;
+    assert_eq!(recovered.announced(&scope), Some(announced));
+    assert_eq!(recovered.announced(&"other".into()), None);
+}

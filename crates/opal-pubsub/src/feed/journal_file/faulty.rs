@@ -1,7 +1,7 @@
 //! A disk that fails, for tests.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 
@@ -25,6 +25,8 @@ pub(crate) struct Faults {
     pub(crate) truncate: bool,
     /// Names are not made durable.
     pub(crate) directory: bool,
+    /// Where names were made durable.
+    pub(crate) synced: Vec<PathBuf>,
     /// The next sync waits for a word from here.
     pub(crate) hold: Option<Receiver<()>>,
 }
@@ -67,6 +69,7 @@ impl Files for Faulty {
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         self.check(|faults| faults.directory)?;
+        self.set(|faults| faults.synced.push(path.to_owned()));
         Disk.sync_directory(path)
     }
 }

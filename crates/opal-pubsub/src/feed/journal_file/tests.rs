@@ -1,12 +1,12 @@
 use std::os::unix::fs::PermissionsExt;
 
-use opal_protocol::{Position, ScopeId};
+use opal_protocol::{Document, Position, ScopeId};
 use tempfile::TempDir;
 
 use super::faulty::{Faults, Faulty};
 use super::*;
-use crate::feed::ChangeDraft;
 use crate::feed::test_drafts::{data, put};
+use crate::feed::{ChangeDraft, Payload};
 
 const EPOCH: Epoch = Epoch(7);
 
@@ -71,11 +71,13 @@ fn a_feed_outlives_its_server_with_its_epoch() {
     let mut bench = Bench::open(&directory);
     bench.publish(vec![put("a", "/a"), put("b", "/b")]).unwrap();
     let head = bench.publish(vec![put("c", "/a")]).unwrap();
+    let appended = bench.journal.appended();
     drop(bench);
     let (journal, mut log) = reopened(&directory);
     assert_eq!((log.epoch(), log.head(&scope())), (EPOCH, head));
     assert_eq!(log.base(&scope(), &["t".into()]).entries.len(), 2);
-    assert_eq!(journal.appended(), 0);
+    assert!(appended > 0);
+    assert_eq!(journal.appended(), appended);
 }
 
 #[test]
@@ -266,4 +268,31 @@ fn a_full_disk_at_the_start_is_an_error_and_no_journal() {
     assert!(matches!(opened.unwrap_err(), JournalError::Write { .. }));
     assert_eq!(files(&directory), ["lock"]);
     assert_eq!(reopened(&directory).1.epoch(), Epoch(99));
+}
+
+#[test]
+fn a_journal_whose_server_is_restarted_often_rotates_as_any_other() {
+    let directory = TempDir::new().unwrap();
+    let large = "x".repeat(4 * 1024 * 1024);
+    for n in 0..6 {
+        let mut bench = Bench::open(&directory);
+        let mut draft = data(&n.to_string());
+        draft.payload = Payload::Message(Document::from(&serde_json::Value::from(large.as_str())));
+        bench.publish(vec![draft]).unwrap();
+    }
+    assert_eq!(files(&directory), ["feed-00000002.log", "lock"]);
+}
+
+#[test]
+fn the_names_of_directories_that_had_to_be_made_are_durable() {
+    let directory = TempDir::new().unwrap();
+    let bench = Bench::open(&directory);
+    let mut synced = Vec::new();
+    bench.disk.set(|faults| synced = faults.synced.clone());
+    let expected = [
+        directory.path(),
+        &directory.path().join("state"),
+        &place(&directory),
+    ];
+    assert_eq!(synced, expected);
 }
