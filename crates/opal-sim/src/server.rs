@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use opal_protocol::rpc;
 use opal_protocol::{
-    AtLeast, CommitHash, Epoch, PolicyUpdateMessage, Position, Revision, ScopeId, Topic,
+    AtLeast, CommitHash, Epoch, PolicyUpdateMessage, Position, RepoPath, Revision, ScopeId, Topic,
 };
 use opal_pubsub::ChangeDraft;
 use opal_pubsub::feed::{Appended, Change, FeedLimits, FeedLog, PolicyChange, journal, new_epoch};
@@ -532,7 +532,10 @@ impl Process {
             self.is_announcing = false;
             return;
         }
-        let changed = env.git.changed_directories(self.announced.as_ref(), &head);
+        let mut changed = env.git.changed_directories(self.announced.as_ref(), &head);
+        if self.announced.is_none() && changed.is_empty() {
+            changed.push(RepoPath::root());
+        }
         if changed.is_empty() {
             // Nobody is told of a commit that changes nothing.
             self.announced = Some(head);
