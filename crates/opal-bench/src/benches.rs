@@ -1,5 +1,6 @@
 //! What is measured, each time with fresh processes.
 
+mod feed;
 mod memory;
 mod policy;
 mod publish;
@@ -33,10 +34,20 @@ pub(crate) enum Bench {
     Diff,
     /// A data update and a commit, through to the answer of the engine.
     Update,
+    /// 5,000 clients of the feed, and a server that restarts.
+    Resume,
+    /// One update to 1,000 clients of the feed.
+    FeedDelivery,
+    /// A server that keeps 100,000 changes.
+    History,
+    /// `GET /v1/fleet` of 10,000 clients.
+    Fleet,
+    /// A publish that waits for 1,000 clients.
+    Wait,
 }
 
 impl Bench {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Delivery,
         Self::Connections,
         Self::Start,
@@ -45,6 +56,11 @@ impl Bench {
         Self::PolicyLarge,
         Self::Diff,
         Self::Update,
+        Self::Resume,
+        Self::FeedDelivery,
+        Self::History,
+        Self::Fleet,
+        Self::Wait,
     ];
 
     pub(crate) fn named(name: &str) -> anyhow::Result<Self> {
@@ -64,6 +80,10 @@ impl Bench {
             | Self::PolicyLarge
             | Self::Diff
             | Self::Update => contender != Contender::Floor,
+            // What has no counterpart.
+            Self::Resume | Self::FeedDelivery | Self::History | Self::Fleet | Self::Wait => {
+                contender == Contender::Ours
+            }
         }
     }
 
@@ -78,6 +98,11 @@ impl Bench {
             Self::PolicyLarge => policy::large(contender).await,
             Self::Diff => policy::diff(contender).await,
             Self::Update => roads::both(contender.kind()?).await,
+            Self::Resume => feed::resume().await,
+            Self::FeedDelivery => feed::delivery().await,
+            Self::History => feed::history().await,
+            Self::Fleet => feed::fleet().await,
+            Self::Wait => feed::wait().await,
         }
     }
 }
@@ -93,6 +118,11 @@ impl fmt::Display for Bench {
             Self::PolicyLarge => "policy-large",
             Self::Diff => "diff",
             Self::Update => "update",
+            Self::Resume => "resume",
+            Self::FeedDelivery => "feed-delivery",
+            Self::History => "history",
+            Self::Fleet => "fleet",
+            Self::Wait => "wait",
         })
     }
 }

@@ -1,5 +1,7 @@
 //! Subscribers as the released client is one: they subscribe, and answer every notification.
 
+pub(crate) mod feed;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};

@@ -17,7 +17,7 @@ enum Target {
     None,
 }
 
-const METRICS: [(&str, &str, Target); 16] = [
+const METRICS: [(&str, &str, Target); 29] = [
     (
         "delivery-cpu",
         "µs CPU a delivery",
@@ -69,6 +69,59 @@ const METRICS: [(&str, &str, Target); 16] = [
     ),
     ("commit-time", "ms from webhook to answer", Target::None),
     ("connect-rate", "connections a second", Target::None),
+    (
+        "resume-after-stop",
+        "s, 5,000 resumed after a stop",
+        Target::AtMost(5.0),
+    ),
+    (
+        "resume-after-kill",
+        "s, 5,000 resumed after a kill",
+        Target::AtMost(5.0),
+    ),
+    (
+        "resume-snapshots",
+        "snapshots after a restart",
+        Target::AtMost(0.0),
+    ),
+    (
+        "feed-delivery-alone",
+        "µs CPU a delivery alone, feed",
+        Target::None,
+    ),
+    (
+        "released-delivery-alone",
+        "… as released clients are told",
+        Target::None,
+    ),
+    ("feed-alone-ratio", "… their ratio", Target::None),
+    (
+        "feed-delivery",
+        "µs CPU a delivery of 16, feed",
+        Target::None,
+    ),
+    (
+        "released-delivery",
+        "… as released clients are told",
+        Target::None,
+    ),
+    ("feed-ratio", "… their ratio", Target::AtMost(0.5)),
+    (
+        "history-memory",
+        "MB, 100,000 changes of 256 B",
+        Target::AtMost(60.0),
+    ),
+    ("history-large", "MB, of documents of 256 B", Target::None),
+    (
+        "fleet-time",
+        "ms, 10,000 clients listed",
+        Target::AtMost(100.0),
+    ),
+    (
+        "wait-time",
+        "ms until 1,000 have applied",
+        Target::AtMost(60.0),
+    ),
 ];
 
 /// All samples so far.

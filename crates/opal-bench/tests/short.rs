@@ -9,7 +9,7 @@ fn the_benches_run() {
     let with_files = r#"ulimit -n "$(ulimit -Hn)"; exec "$0" "$@""#;
     let output = Command::new("sh")
         .args(["-c", with_files, env!("CARGO_BIN_EXE_opal-bench")])
-        .args(["start", "delivery", "policy-small", "update"])
+        .args(["start", "delivery", "policy-small", "update", "wait"])
         .args(["--pairs", "1", "--without", "python", "--unjudged"])
         .output()
         .unwrap();
@@ -18,7 +18,12 @@ fn the_benches_run() {
         String::from_utf8_lossy(&output.stderr),
     );
     assert!(output.status.success(), "{out}\n{log}");
-    for row in ["CPU a delivery", "just started", "from publish to answer"] {
+    for row in [
+        "CPU a delivery",
+        "just started",
+        "from publish to answer",
+        "have applied",
+    ] {
         assert!(out.contains(row), "{row} in\n{out}\n{log}");
     }
 }

@@ -7,15 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opal_engine::{Engine, EngineOptions};
-use opal_protocol::RedactedUrl;
 use opal_protocol::feed::ClientInfo;
-use opal_pubsub::AppliedSender;
+use opal_protocol::{RedactedUrl, Topic};
 use opal_pubsub::subscriber::{Subscriber, SubscriberConfig};
 use opal_runtime::cors::Origins;
 use opal_runtime::http::{HttpClientError, HttpOptions};
 use opal_runtime::{TaskSpawner, Tasks};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -23,13 +22,16 @@ use uuid::Uuid;
 use crate::callbacks::{CallbackRegister, Callbacks, Reporter, ReporterOptions, ServerReports};
 use crate::config::{ClientConfig, EmbeddedConfig, InlineConfig, StoreConfig};
 use crate::engine::{self, EngineEvent, InlineOpa, InlineOpaConfig};
+use crate::engine_api::{self, Held};
 use crate::fetch::{Fetcher, HttpFetchProvider};
+use crate::offline::{Identity, OfflineFile, OfflineStatus};
 use crate::policy_store::{EmbeddedStore, MemoryStore, OpaOptions, OpaStore, PolicyStore};
 use crate::probe::Probe;
 use crate::router::router;
 use crate::server_api::ServerApi;
+use crate::standing::Standing;
 use crate::transactions::{EnabledUpdaters, TransactionLog};
-use crate::updater::{Command, Progress, Updater, UpdaterParts};
+use crate::updater::{Command, Opening, Progress, Updater, UpdaterParts};
 
 /// Events and commands that may wait for their task.
 const WAITING: usize = 256;
@@ -73,6 +75,8 @@ pub enum StartError {
 #[derive(Debug, Clone)]
 pub struct App {
     pub(crate) transactions: TransactionLog,
+    pub(crate) standing: watch::Receiver<Standing>,
+    pub(crate) offline: watch::Receiver<Option<OfflineStatus>>,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) policy_updater: bool,
     pub(crate) data_updater: bool,
@@ -99,13 +103,24 @@ impl Client {
         });
         let (commands, commanded) = mpsc::channel(WAITING);
         let (events, subscribed) = mpsc::channel(WAITING);
-        let subscriber = Subscriber::new(subscription(&config)?, events);
         let progress = Progress::new();
         let landmark = watch::Sender::new(None);
-        let told = (subscriber.applied_sender(), progress);
-        let mut parts = updater_parts(&config, http, &store, &transactions, tasks.spawner(), told);
+        let subscription = subscription(&config)?;
+        let mut parts = updater_parts(&config, http, &store, &transactions, tasks.spawner());
+        parts.offline = config.offline.clone().map(|offline| {
+            let identity = identity(&config, &subscription.topics);
+            let file = OfflineFile::new(offline.path.clone(), identity);
+            (offline, Arc::new(file))
+        });
+        parts.progress = progress.clone();
         parts.landmark = landmark.clone();
-        let updater = Updater::new(parts, subscribed, commanded);
+        let (runs, subscriber) = oneshot::channel();
+        let opening = Opening {
+            config: subscription,
+            events,
+            runs,
+        };
+        let updater = Updater::new(parts, opening, subscribed, commanded);
         let client = Self {
             address,
             engine_address: store.engine_address,
@@ -130,14 +145,17 @@ impl Client {
         }
         // An engine beside us outlives the updater, which finishes what it is writing.
         let engine_stop = CancellationToken::new();
-        store.start(tasks, &commands, engine_stop.clone(), grace);
-        tasks.spawn("subscription", subscriber.run(shutdown.clone()));
+        let held = progress.held.subscribe();
+        store.start(tasks, &commands, engine_stop.clone(), grace, held);
+        tasks.spawn("subscription", subscribe(subscriber, shutdown.clone()));
         tasks.spawn("updater", async move {
             let _stops_the_engine = engine_stop.drop_guard();
             updater.run(shutdown).await;
         });
         let app = App {
             transactions,
+            standing: progress.standing.subscribe(),
+            offline: progress.offline.subscribe(),
             commands,
             policy_updater: config.policy_updater,
             data_updater: config.data_updater,
@@ -209,6 +227,20 @@ fn subscription(config: &ClientConfig) -> Result<SubscriberConfig, StartError> {
     })
 }
 
+/// What the offline file's position holds for.
+fn identity(config: &ClientConfig, topics: &[Topic]) -> Identity {
+    let interests = &config.interests;
+    let scope = interests.scope().clone();
+    Identity::new(scope, topics, interests.directories())
+}
+
+/// Runs the subscription, once the updater says from where.
+async fn subscribe(subscriber: oneshot::Receiver<Subscriber>, shutdown: CancellationToken) {
+    if let Some(Ok(subscriber)) = shutdown.run_until_cancelled(subscriber).await {
+        subscriber.run(shutdown).await;
+    }
+}
+
 /// Who we are, for people: the id that is set, or one made for this process.
 fn client_info(id: &Option<String>) -> ClientInfo {
     let host = opal_runtime::host_name();
@@ -219,6 +251,7 @@ fn client_info(id: &Option<String>) -> ClientInfo {
     ClientInfo {
         id: id.clone().unwrap_or_else(made),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        instance: Uuid::new_v4().simple().to_string(),
         host,
     }
 }
@@ -229,7 +262,6 @@ fn updater_parts(
     store: &Store,
     transactions: &TransactionLog,
     tasks: TaskSpawner,
-    (applied, progress): (AppliedSender, Progress),
 ) -> UpdaterParts {
     let fetch = &config.fetch;
     let provider = HttpFetchProvider::new(http.clone(), fetch.http_timeout, fetch.answer_limit);
@@ -255,8 +287,8 @@ fn updater_parts(
         transactions: transactions.clone(),
         reporter: reporter(config, http, tasks),
         data_topics: config.interests.subscribed_data_topics(),
-        applied,
-        progress,
+        offline: None,
+        progress: Progress::new(),
     }
 }
 
@@ -378,6 +410,7 @@ impl Store {
         commands: &mpsc::Sender<Command>,
         stop: CancellationToken,
         grace: Duration,
+        held: Held,
     ) {
         match self.runs {
             Runs::Nothing => {}
@@ -387,7 +420,7 @@ impl Store {
                     "The embedded policy engine listens on {}",
                     address.map_or_else(String::new, |a| a.to_string())
                 );
-                let router = engine.router();
+                let router = engine_api::with_positions(engine.router(), held);
                 let serve = opal_runtime::serve(listener, router, tasks.spawner(), grace);
                 tasks.spawn("engine", serve);
             }

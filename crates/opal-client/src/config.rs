@@ -14,6 +14,7 @@ use url::Url;
 use crate::data::intake::Interests;
 use crate::engine::{EngineLogFormat, InlineOpaConfig};
 use crate::fetch::{DEFAULT_ANSWER_LIMIT, FetchLimits};
+pub use crate::offline::OfflineConfig;
 use crate::policy_store::{IgnoredPaths, OpaAuth, OpaOptions};
 
 /// Everything that a client is told.
@@ -33,6 +34,9 @@ pub struct ClientConfig {
     pub fetch: FetchConfig,
     /// Where everything goes.
     pub store: StoreConfig,
+    /// Where what the store holds is saved, and what it is filled from at the start; nowhere if
+    /// `None`.
+    pub offline: Option<OfflineConfig>,
     /// How the store is watched; not at all if `None`.
     pub probe_interval: Option<Duration>,
     /// Who is told of updates.
@@ -154,13 +158,15 @@ impl ClientConfig {
         let reader = &mut reader;
         let log = LogConfig::read(reader);
         let server = ServerConfig::read(reader);
+        let store = StoreConfig::read(reader);
         let config = Self {
             interests: interests(reader),
             policy_updater: reader.get("POLICY_UPDATER_ENABLED"),
             data_updater: reader.get("DATA_UPDATER_ENABLED"),
             policy_retry: retry(reader, "POLICY_UPDATER_CONN_RETRY"),
             fetch: FetchConfig::read(reader),
-            store: StoreConfig::read(reader),
+            offline: offline(reader, &store),
+            store,
             probe_interval: probe_interval(reader),
             callbacks: CallbackConfig::read(reader, &server),
             host: reader.get("CLIENT_API_SERVER_HOST"),
@@ -248,6 +254,24 @@ fn seconds(reader: &mut Reader<'_>, key: &str) -> Option<Duration> {
 fn duration(reader: &mut Reader<'_>, key: &str) -> Duration {
     let Seconds(duration) = reader.get(key);
     duration
+}
+
+fn offline(reader: &mut Reader<'_>, store: &StoreConfig) -> Option<OfflineConfig> {
+    let enabled: bool = reader.get("OFFLINE_MODE_ENABLED");
+    let path: PathBuf = reader.get("STORE_BACKUP_PATH");
+    let interval = duration(reader, "STORE_BACKUP_INTERVAL");
+    if !enabled {
+        return None;
+    }
+    if matches!(store, StoreConfig::RemoteOpa(_)) {
+        let message = "is ignored: an OPA elsewhere keeps or loses its data by itself";
+        reader.warn("OFFLINE_MODE_ENABLED", message);
+        return None;
+    }
+    if interval.is_zero() {
+        reader.expected("STORE_BACKUP_INTERVAL", "at least 1");
+    }
+    Some(OfflineConfig { path, interval })
 }
 
 fn probe_interval(reader: &mut Reader<'_>) -> Option<Duration> {

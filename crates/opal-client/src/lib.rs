@@ -22,8 +22,10 @@ pub mod client;
 pub mod config;
 pub mod data;
 pub mod engine;
+mod engine_api;
 pub mod fetch;
 mod health;
+mod offline;
 pub mod policy;
 pub mod policy_store;
 mod probe;
@@ -31,6 +33,7 @@ pub mod record;
 pub mod replica;
 mod router;
 mod server_api;
+pub mod standing;
 pub mod transactions;
 mod updater;
 

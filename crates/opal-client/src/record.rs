@@ -9,19 +9,33 @@ use opal_protocol::{DataModule, DataPath, Document, PolicyBundle, PolicyModule, 
 
 use crate::policy_store::StoreChange;
 
+mod fold;
+
 /// The folded history of a store. Holds documents by reference count.
 #[derive(Debug, Default)]
 pub struct Record {
-    bundle: Option<PolicyBundle>,
+    bundle: Option<Arc<PolicyBundle>>,
     /// Data in the order in which it was written, without what later writes left nothing of.
     data: Vec<StoreChange>,
     patches: usize,
-    /// Whether data had to be forgotten.
-    incomplete: bool,
+    coverage: Coverage,
+    /// How many changes were noted.
+    version: u64,
 }
 
-/// So many patches are kept. More, and all data is forgotten: what they were based on would be
-/// wrong without them.
+/// Whether the record holds all that was written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Coverage {
+    #[default]
+    Whole,
+    /// Data had to be forgotten.
+    Forgot,
+    /// The same, and all of it is being written again.
+    Renewing,
+}
+
+/// So many patches are kept. More are folded into their documents. If that leaves more than half of
+/// them, all data is forgotten: what they were based on would be wrong without them.
 const MOST_PATCHES: usize = 10_000;
 
 impl Record {
@@ -40,9 +54,10 @@ impl Record {
             self.write_over(&DataPath::from(deleted), None);
         }
         match &mut self.bundle {
-            Some(held) if bundle.is_diff() => merge(held, bundle),
-            held => *held = Some(bundle.clone()),
+            Some(held) if bundle.is_diff() => merge(Arc::make_mut(held), bundle),
+            held => *held = Some(Arc::new(bundle.clone())),
         }
+        self.version += 1;
     }
 
     /// The store took a change of data.
@@ -56,10 +71,25 @@ impl Record {
             StoreChange::Patch { .. } => self.patches += 1,
         }
         self.data.push(change.clone());
+        self.version += 1;
         if self.patches > MOST_PATCHES {
+            self.fold();
+        }
+    }
+
+    fn fold(&mut self) {
+        let modules = self.bundle.iter().flat_map(|bundle| &bundle.data_modules);
+        let modules: Vec<DataPath> = modules.map(|module| (&module.path).into()).collect();
+        // A PUT above static data brings that back where the document has nothing.
+        let is_whole = |path: &DataPath| {
+            !path.is_root() && !modules.iter().any(|module| path.contains(module))
+        };
+        self.data = fold::folded(std::mem::take(&mut self.data), is_whole);
+        self.patches = self.data.iter().filter(|held| is_patch(held)).count();
+        if self.patches > MOST_PATCHES / 2 {
             self.data.clear();
             self.patches = 0;
-            self.incomplete = true;
+            self.coverage = Coverage::Forgot;
         }
     }
 
@@ -82,7 +112,7 @@ impl Record {
 
     /// Everything to write into an empty store, in order; `None` if nothing was ever written.
     pub fn replay(&self) -> Option<Vec<StoreChange>> {
-        let bundle = self.bundle.clone().map(Arc::new).map(StoreChange::Bundle);
+        let bundle = self.bundle.clone().map(StoreChange::Bundle);
         let changes: Vec<StoreChange> = bundle.into_iter().chain(self.data.clone()).collect();
         (!changes.is_empty()).then_some(changes)
     }
@@ -93,9 +123,32 @@ impl Record {
         Some(module.path.to_string())
     }
 
+    /// A number that grows with each change that is noted.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
     /// Whether the replay lacks something that was written.
     pub fn is_incomplete(&self) -> bool {
-        self.incomplete
+        self.coverage != Coverage::Whole
+    }
+
+    /// Whether it lacks something that nobody has begun to write again.
+    pub fn needs_renewal(&self) -> bool {
+        self.coverage == Coverage::Forgot
+    }
+
+    /// Everything is about to be written again.
+    pub fn renewal_began(&mut self) {
+        self.coverage = Coverage::Renewing;
+    }
+
+    /// Everything has been written again since the renewal began.
+    pub fn renewed(&mut self) {
+        if self.coverage == Coverage::Renewing {
+            self.coverage = Coverage::Whole;
+            self.version += 1;
+        }
     }
 }
 
@@ -253,5 +306,55 @@ mod tests {
             path: DataPath::parse("/a").unwrap(),
         });
         assert_eq!(paths(&record), ["put /ab", "delete /a"]);
+    }
+
+    fn append(path: &str) -> StoreChange {
+        let operations = r#"[{"op":"add","path":"/-","value":1}]"#;
+        StoreChange::Patch {
+            path: DataPath::parse(path).unwrap(),
+            operations: serde_json::from_str(operations).unwrap(),
+        }
+    }
+
+    #[test]
+    fn any_number_of_patches_of_a_published_document_is_kept() {
+        let mut record = Record::default();
+        record.data_applied(&StoreChange::Put {
+            path: DataPath::parse("/log").unwrap(),
+            document: Document::parse("[]").unwrap(),
+        });
+        let count = MOST_PATCHES * 2 + 5;
+        for _ in 0..count {
+            record.data_applied(&append("/log"));
+        }
+        assert!(!record.is_incomplete());
+        let store = crate::policy_store::MemoryStore::new();
+        let replay = record.replay().unwrap();
+        assert!(replay.len() < MOST_PATCHES);
+        store.apply_now(replay);
+        let log = store.data()["log"].as_array().unwrap().len();
+        assert_eq!(log, count);
+    }
+
+    #[test]
+    fn a_record_that_forgot_is_whole_once_everything_was_written_again() {
+        let mut record = Record::default();
+        let overflow = |record: &mut Record| {
+            for _ in 0..=MOST_PATCHES {
+                record.data_applied(&append("/static"));
+            }
+        };
+        overflow(&mut record);
+        assert!(record.is_incomplete() && record.needs_renewal());
+        record.renewal_began();
+        assert!(record.is_incomplete() && !record.needs_renewal());
+        record.renewed();
+        assert!(!record.is_incomplete());
+
+        overflow(&mut record);
+        record.renewal_began();
+        overflow(&mut record);
+        record.renewed();
+        assert!(record.needs_renewal(), "some of it was forgotten again");
     }
 }

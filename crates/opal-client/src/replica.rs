@@ -10,12 +10,13 @@
 //! While its data is on the way, changes of data are kept aside: the base says which of them it
 //! contains already, and a patch must not be applied on top of itself.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use opal_protocol::feed::{BaseSnapshot, FailingEntry};
+use opal_protocol::feed::{BaseEntry, BaseSnapshot, FailingEntry};
 use opal_protocol::{
-    CommitHash, DataSourceConfig, DataSourceEntry, DataUpdate, Document, Epoch,
+    CommitHash, DataPath, DataSourceConfig, DataSourceEntry, DataUpdate, Document, Epoch,
     PolicyUpdateMessage, Position, RedactedUrl, Revision, SaveMethod, UpdateCallback, UpdateId,
 };
 use opal_pubsub::{Event, FeedChange, Start};
@@ -100,6 +101,10 @@ pub struct Replica {
     /// Changes of data that arrived while a snapshot's data is on the way.
     aside: Vec<FeedChange>,
     data_waits_until: Option<Instant>,
+    /// Whether the complete bundle of the last snapshot is still to come.
+    bundle_is_due: bool,
+    /// The last moment that we were told.
+    now: Instant,
     /// Whether data has been written over what the last complete bundle left.
     wrote_data: bool,
     /// Whether there is a connection.
@@ -112,9 +117,13 @@ pub struct Replica {
 /// How long data waits for the bundle that belongs below it.
 const BUNDLE_FIRST: Duration = Duration::from_secs(5);
 
-/// While so many entries are on their way, no more events are to be told: the server notices, and
-/// what was missed comes again when there is room.
+/// So many entries are on their way at most. With a feed everything is then taken anew, since the
+/// base holds what they come down to. Without one no more events are to be told: the server notices,
+/// and everything is loaded when there is room.
 const MOST_ENTRIES: usize = 10_000;
+
+/// The pause before a bundle is asked for that is to be of a commit which the last one was not.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Replica {
     /// A replica of nothing yet.
@@ -129,6 +138,8 @@ impl Replica {
             loads: Loads::default(),
             aside: Vec::new(),
             data_waits_until: None,
+            bundle_is_due: false,
+            now: options.started.0,
             wrote_data: false,
             is_connected: false,
             next_update: 1,
@@ -139,14 +150,18 @@ impl Replica {
     }
 
     /// The store holds everything up to `position`, policies of `commit` included, from before we
-    /// started.
-    pub fn restored(&mut self, position: Position, commit: Option<CommitHash>) {
-        self.ledger.restored(position);
-        if let (Some(policy), Some(commit)) = (&mut self.policy, commit) {
-            policy.restored(commit);
+    /// started. Returns whether that can be built on: not if policy is followed and there is no
+    /// commit.
+    pub fn restored(&mut self, position: Position, commit: Option<CommitHash>) -> bool {
+        match (&mut self.policy, commit) {
+            (Some(policy), Some(commit)) => policy.restored(commit),
+            (Some(_), None) => return false,
+            (None, _) => {}
         }
+        self.ledger.restored(position);
         self.wrote_data = true;
         self.want_load(LoadKind::PolledSources, "Periodic Update", None);
+        true
     }
 
     /// What there is to tell since the last call, in order.
@@ -154,19 +169,23 @@ impl Replica {
         std::mem::take(&mut self.news)
     }
 
-    /// Whether another event may be told: not while too many entries are on their way.
+    /// Whether another event may be told: not while too many entries are on their way and there is
+    /// no feed to take them from again.
     pub fn has_room(&self) -> bool {
-        self.queue.on_their_way() + self.aside.len() < MOST_ENTRIES
+        self.ledger.received().is_some() || self.queue.on_their_way() < MOST_ENTRIES
     }
 
     /// The subscription tells something.
     pub fn on_event(&mut self, event: Event, now: Instant, rng: &mut impl Rng) {
+        self.now = now;
         match event {
             Event::Subscribed(Start::Released) => self.follow_without_feed(now),
             Event::Subscribed(Start::Snapshot { head, spread }) => {
                 self.is_connected = true;
                 let spread = u64::try_from(spread.as_millis()).unwrap_or(u64::MAX);
                 let pause = Duration::from_millis(rng.random_range(0..=spread));
+                self.aside.clear();
+                self.ledger.forget_history();
                 self.begin_snapshot(head, now + pause, now);
             }
             Event::Subscribed(Start::Resumed { .. }) => {
@@ -179,7 +198,7 @@ impl Replica {
             Event::Message { topic, data } => match self.options.interests.subject(&topic) {
                 Subject::Policy => self.on_announcement(&data, None),
                 Subject::Data if self.bursts.is_new(&topic, &data, now) => {
-                    self.on_update(&data, None);
+                    self.on_update(&data, None, |_| {});
                 }
                 Subject::Data => {}
             },
@@ -206,10 +225,7 @@ impl Replica {
     }
 
     fn begin_snapshot(&mut self, head: Position, at: Instant, now: Instant) {
-        let held = self.ledger.received();
-        if held.is_none_or(|held| held.epoch != head.epoch) {
-            self.aside.clear();
-        }
+        self.bundle_is_due = self.policy.is_some();
         self.ledger.begin_snapshot(head, self.policy.is_some());
         let forgotten = self.queue.forget_all();
         self.note(forgotten);
@@ -296,11 +312,22 @@ impl Replica {
         let about = |topic| interests.subject(topic) == Subject::Policy;
         if change.topics.iter().any(about) {
             self.on_announcement(&change.payload, Some(change.position));
+        } else if self.ledger.open_beyond_base() + self.aside.len() >= MOST_ENTRIES {
+            warn!("More than {MOST_ENTRIES} entries wait to be applied: taking everything anew");
+            self.aside.clear();
+            self.take_everything(self.now);
         } else if self.ledger.awaits_snapshot() {
             self.aside.push(change);
         } else if !self.ledger.is_in_base(change.position.revision) {
-            self.on_update(&change.payload, Some(change.position.revision));
+            self.on_data(&change);
         }
+    }
+
+    fn on_data(&mut self, change: &FeedChange) {
+        let revision = Some(change.position.revision);
+        self.on_update(&change.payload, revision, |update| {
+            update.restrict_to(&change.topics);
+        });
     }
 
     fn on_announcement(&mut self, data: &Document, position: Option<Position>) {
@@ -328,14 +355,29 @@ impl Replica {
         }
     }
 
-    fn on_update(&mut self, data: &Document, revision: Option<Revision>) {
+    fn on_update(
+        &mut self,
+        data: &Document,
+        revision: Option<Revision>,
+        restrict: impl FnOnce(&mut DataUpdate),
+    ) {
         if !self.options.data {
             return;
         }
         match serde_json::from_str::<DataUpdate>(data.text()) {
-            Ok(update) => self.take(update, revision, false),
+            Ok(mut update) => {
+                restrict(&mut update);
+                self.take(update, revision, false);
+            }
             Err(error) => {
                 warn!("Ignored an update that cannot be read: {error}");
+                if let Some(revision) = revision {
+                    self.refuse(
+                        revision,
+                        "an update that cannot be read",
+                        &error.to_string(),
+                    );
+                }
             }
         }
     }
@@ -362,7 +404,12 @@ impl Replica {
             entries: entries.len(),
         });
         for entry in entries {
-            self.push(number, id.clone(), revision, is_source, entry);
+            let part_of = match (revision, is_source) {
+                (Some(_), true) => Part::Source,
+                (Some(revision), false) => Part::Change(revision),
+                (None, _) => Part::Nothing,
+            };
+            self.push(number, id.clone(), part_of, is_source, entry);
         }
     }
 
@@ -381,15 +428,15 @@ impl Replica {
         &mut self,
         update: u64,
         id: UpdateId,
-        revision: Option<Revision>,
+        part_of: Part,
         is_source: bool,
         mut entry: DataSourceEntry,
     ) {
         let target = match target(&entry) {
             Ok(target) => target,
             Err(error) => {
-                if let Some(revision) = revision {
-                    self.refuse(revision, &entry, &error);
+                if let Some(revision) = part_of.revision() {
+                    self.refuse(revision, &described(&entry), &error);
                 }
                 let entry = Box::new(entry);
                 self.news.push(News::Invalid {
@@ -404,11 +451,21 @@ impl Replica {
         if target.method == SaveMethod::Delete {
             entry.data = Some(Document::from(&json!(null)));
         }
-        let place = revision.map(|revision| self.place(revision));
+        let place = part_of.revision().map(|revision| self.place(revision));
+        if let (Some(place), Part::Base { .. }) = (place, part_of) {
+            self.ledger.open_base(place);
+        }
         let notices = self.queue.push(Job {
             update,
             update_id: id,
             is_source,
+            needs_bundle: matches!(
+                part_of,
+                Part::Base {
+                    stands_alone: true,
+                    ..
+                }
+            ),
             place,
             entry,
             path: target.path,
@@ -438,14 +495,14 @@ impl Replica {
         place
     }
 
-    fn refuse(&mut self, revision: Revision, entry: &DataSourceEntry, error: &str) {
+    fn refuse(&mut self, revision: Revision, entry: &str, error: &str) {
         let place = self.place(revision);
         let trouble = Trouble {
-            entry: described(entry),
+            entry: entry.to_owned(),
             error: error.to_owned(),
-            since: self.by_calendar(self.options.started.0),
+            since: self.by_calendar(self.now),
         };
-        self.ledger.data_refused(place, trouble);
+        self.ledger.data_refused(place, None, trouble);
     }
 
     /// The load to run now, if any. One at a time.
@@ -455,6 +512,7 @@ impl Replica {
 
     /// The server named our data sources and, for a snapshot, what the feed comes down to.
     pub fn loaded(&mut self, sources: DataSourceConfig, base: Option<BaseSnapshot>, now: Instant) {
+        self.now = now;
         let in_feed = self.ledger.received();
         let epoch = in_feed.map(|held| held.epoch);
         if base
@@ -501,14 +559,24 @@ impl Replica {
                 callback: UpdateCallback::default(),
                 entries,
             });
-            for entry in base.entries {
-                let revision = Some(entry.revision);
-                self.push(number, id.clone(), revision, false, entry.entry);
+            let mut documents: BTreeSet<DataPath> = BTreeSet::new();
+            for BaseEntry { revision, entry } in base.entries {
+                let path = entry.destination().unwrap_or_default();
+                let is_patch = entry.method() == Some(SaveMethod::Patch);
+                let stands_alone = is_patch && !is_at_or_below(&path, &documents);
+                if !is_patch {
+                    documents.insert(path);
+                }
+                let part_of = Part::Base {
+                    revision,
+                    stands_alone,
+                };
+                self.push(number, id.clone(), part_of, false, entry);
             }
         }
         for change in std::mem::take(&mut self.aside) {
             if change.position.revision > position.revision {
-                self.on_update(&change.payload, Some(change.position.revision));
+                self.on_data(&change);
             }
         }
     }
@@ -592,6 +660,12 @@ impl Replica {
             self.ledger.policy_applied(position.revision);
         }
         self.data_waits_until = None;
+        self.bundle_is_due &= !is_complete;
+        if self.ledger.needed_policy().is_some()
+            && let Some(policy) = &mut self.policy
+        {
+            policy.ask_again(now + ASK_AGAIN);
+        }
         if late {
             // A complete bundle writes its static data over what updates had put there.
             self.reload_data("policy store rehydration", now);
@@ -624,19 +698,19 @@ impl Replica {
     /// outcome of each is to be given to [`Replica::written`] before this is called again.
     pub fn next_batch(&mut self, now: Instant) -> Vec<Write> {
         let settled = self.policy.as_ref().is_none_or(PolicySync::is_settled);
-        if !settled && self.data_waits_until.is_none_or(|until| until > now) {
+        if !settled && self.data_waits_until.is_some_and(|until| until > now) {
             return Vec::new();
         }
         if self.ledger.received().is_some() {
             // Without a feed there is nowhere to take it anew from.
-            let overtaken = self.queue.take_overtaken_patches();
+            let overtaken = self.queue.take_overtaken_patches(self.bundle_is_due);
             let is_any = !overtaken.is_empty();
             self.note_at(overtaken, now);
             if is_any {
                 return Vec::new();
             }
         }
-        let batch = self.queue.next_batch();
+        let batch = self.queue.next_batch(self.bundle_is_due);
         self.wrote_data |= !batch.is_empty();
         batch
     }
@@ -683,14 +757,21 @@ impl Replica {
             since: self.by_calendar(now),
         };
         match &notice.outcome {
-            Outcome::Written { .. } | Outcome::Replaced => self.ledger.data_done(place),
+            Outcome::Written { .. } => {
+                self.ledger.data_done(place);
+                if notice.job.method != SaveMethod::Patch {
+                    self.ledger.written_over(&notice.job.path);
+                }
+            }
+            Outcome::Replaced => self.ledger.data_done(place),
             Outcome::Failing { error, .. } => {
                 let trouble = trouble(error);
                 self.ledger.data_failing(place, trouble);
             }
             Outcome::Refused { error, .. } => {
                 let trouble = trouble(error);
-                self.ledger.data_refused(place, trouble);
+                let path = Some(notice.job.path.clone());
+                self.ledger.data_refused(place, path, trouble);
             }
         }
     }
@@ -737,7 +818,8 @@ impl Replica {
     /// The position that the store as it is now stands for, and that a later start may resume from;
     /// none while anything of it is outstanding.
     pub fn clean_position(&self) -> Option<Position> {
-        let is_idle = !self.loads.is_pending() && self.ledger.is_clean();
+        let policy_is_idle = self.policy.as_ref().is_none_or(PolicySync::is_idle);
+        let is_idle = policy_is_idle && !self.loads.is_pending() && self.ledger.is_clean();
         self.ledger.low().filter(|_| is_idle)
     }
 
@@ -761,6 +843,33 @@ impl Replica {
     }
 }
 
+/// What an entry is part of.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    /// Nothing that anybody counts on: there is no feed.
+    Nothing,
+    /// The data sources.
+    Source,
+    /// A change of the feed.
+    Change(Revision),
+    /// A base.
+    Base {
+        revision: Revision,
+        /// Whether it is a patch of something that the base does not bring.
+        stands_alone: bool,
+    },
+}
+
+impl Part {
+    fn revision(self) -> Option<Revision> {
+        match self {
+            Self::Nothing => None,
+            Self::Source => Some(Revision(0)),
+            Self::Change(revision) | Self::Base { revision, .. } => Some(revision),
+        }
+    }
+}
+
 /// Where a client is, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplicaStatus {
@@ -780,6 +889,20 @@ pub struct ReplicaStatus {
     pub policy_needed: Option<Revision>,
     /// The commit that the store holds.
     pub commit: Option<CommitHash>,
+}
+
+/// Whether `path` is one of `places` or lies below one.
+fn is_at_or_below(path: &DataPath, places: &BTreeSet<DataPath>) -> bool {
+    let mut at = path.clone();
+    loop {
+        if places.contains(&at) {
+            return true;
+        }
+        match at.split_last().map(|(above, _)| above) {
+            Some(above) => at = above,
+            None => return false,
+        }
+    }
 }
 
 /// An entry, for people, without secrets.

@@ -73,10 +73,11 @@ async fn trigger_data(State(app): State<App>) -> Response {
 mod tests {
     use axum::body::Body;
     use axum::http::{Request, header};
-    use tokio::sync::mpsc;
+    use tokio::sync::{mpsc, watch};
     use tower::ServiceExt;
 
     use super::*;
+    use crate::standing::{Moment, Standing};
     use crate::transactions::{EnabledUpdaters, TransactionLog};
 
     #[tokio::test]
@@ -87,6 +88,8 @@ mod tests {
                 policy: true,
                 data: true,
             }),
+            standing: watch::Sender::new(Standing::new(Moment::now())).subscribe(),
+            offline: watch::Sender::new(None).subscribe(),
             commands,
             policy_updater: true,
             data_updater: true,

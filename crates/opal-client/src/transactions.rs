@@ -21,8 +21,8 @@ use opal_runtime::chain;
 mod state;
 
 pub use state::{
-    EnabledUpdaters, Failing, Failure, KindLog, Reason, RemoteStatus, Statistics, Subject,
-    Transaction, TransactionKind, TransactionState,
+    EnabledUpdaters, Failing, Failure, KindLog, Reason, RemoteStatus, SourceState, SourceStatus,
+    Statistics, Subject, Transaction, TransactionKind, TransactionState,
 };
 
 /// A shared [`TransactionState`]. Cheap to clone.
@@ -64,6 +64,14 @@ impl TransactionLog {
         self.log.send_modify(|log| {
             log.engine_restarted();
             log.probed(Err(reason), Utc::now());
+        });
+    }
+
+    /// The engine was filled from a file.
+    pub(crate) fn restored(&self) {
+        self.log.send_modify(|log| {
+            log.nothing_to_load(TransactionKind::Policy);
+            log.nothing_to_load(TransactionKind::Data);
         });
     }
 
@@ -169,6 +177,21 @@ impl TransactionLog {
                 log.nothing_to_load(TransactionKind::Data);
             }
         });
+    }
+
+    /// These are our data sources now: on their way, or `stored` already.
+    pub(crate) fn sources_are<'e>(
+        &self,
+        sources: impl Iterator<Item = &'e DataSourceEntry>,
+        stored: bool,
+    ) {
+        let state = match stored {
+            true => SourceState::Stored,
+            false => SourceState::Pending,
+        };
+        let sources: Vec<Subject> = sources.map(subject).collect();
+        self.log
+            .send_modify(|log| log.sources_are(sources, state, Utc::now()));
     }
 
     /// The server did not name our data sources.

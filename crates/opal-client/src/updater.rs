@@ -4,7 +4,7 @@
 //! what to write; this task does it and says what came of it. The store is written by one batch at a
 //! time, bundles before data.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,18 +23,24 @@ use crate::callbacks::Reporter;
 use crate::data::intake::Interests;
 use crate::data::queue::{Failure, Seq};
 use crate::fetch::Fetcher;
+use crate::offline::{OfflineConfig, OfflineFile, OfflineStatus, Saved};
 use crate::policy_store::{PolicyStore, StoreChange, StoreError};
 use crate::record::Record;
-use crate::replica::{News, Replica, ReplicaOptions, ReplicaStatus};
+use crate::replica::{News, Replica, ReplicaOptions};
 use crate::server_api::{BundleAt, ServerApi, ServerApiError};
+use crate::standing::{Moment, Standing};
 use crate::transactions::TransactionLog;
 use opal_runtime::chain;
 
 use data::Loaded;
+use offline::{Filled, Saver};
 
 mod data;
+mod offline;
 mod policy;
 mod writes;
+
+pub(crate) use offline::Opening;
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -87,8 +93,8 @@ pub(crate) struct UpdaterParts {
     pub(crate) reporter: Option<Reporter>,
     /// The topics of data, as subscribed to.
     pub(crate) data_topics: Vec<Topic>,
-    /// Tells the server what we hold.
-    pub(crate) applied: AppliedSender,
+    /// The file that the engine is filled from and saved to; none without offline mode.
+    pub(crate) offline: Option<(OfflineConfig, Arc<OfflineFile>)>,
     /// Tells this process what we hold.
     pub(crate) progress: Progress,
 }
@@ -98,8 +104,10 @@ pub(crate) struct UpdaterParts {
 pub(crate) struct Progress {
     /// The revision up to which the store holds everything.
     pub(crate) held: watch::Sender<Option<(Epoch, Revision)>>,
-    /// The same and more, for people.
-    pub(crate) status: watch::Sender<Option<ReplicaStatus>>,
+    /// The same and more, for health.
+    pub(crate) standing: watch::Sender<Standing>,
+    /// How the offline file is; none without offline mode.
+    pub(crate) offline: watch::Sender<Option<OfflineStatus>>,
 }
 
 impl Progress {
@@ -107,7 +115,8 @@ impl Progress {
     pub(crate) fn new() -> Self {
         Self {
             held: watch::Sender::new(None),
-            status: watch::Sender::new(None),
+            standing: watch::Sender::new(Standing::new(Moment::now())),
+            offline: watch::Sender::new(None),
         }
     }
 }
@@ -125,6 +134,10 @@ pub(crate) struct Updater {
     parts: UpdaterParts,
     events: mpsc::Receiver<Event>,
     commands: mpsc::Receiver<Command>,
+    /// The subscription, until it begins.
+    opening: Option<Opening>,
+    /// Tells the server what we hold, once there is a subscription.
+    applied: Option<AppliedSender>,
     replica: Replica,
     updates: HashMap<u64, UpdateProgress>,
     /// What to write again into an engine that lost it.
@@ -142,6 +155,10 @@ pub(crate) struct Updater {
     fetches: FuturesUnordered<Work<(Seq, Result<Document, Failure>)>>,
     write: Option<Work<Written>>,
     load: Option<Work<Result<Loaded, ServerApiError>>>,
+    saver: Option<Saver>,
+    /// What the engine is to be filled with before anything else.
+    filling: Option<Saved>,
+    save: Option<Work<Result<(), String>>>,
     /// Who waits for the server to name our data sources.
     waiting: Vec<oneshot::Sender<Result<(), ServerApiError>>>,
 }
@@ -151,6 +168,9 @@ enum Written {
     Bundle(Box<BundleAt>, Result<Option<String>, StoreError>),
     Data(Vec<(Seq, StoreChange, Result<(), StoreError>)>),
     Restored(Vec<Result<(), StoreError>>),
+    Filled(Filled),
+    /// Nothing, while the engine was asked for its policies.
+    Policies(Result<BTreeMap<String, String>, StoreError>),
 }
 
 /// An update until each of its entries had a first outcome.
@@ -172,9 +192,10 @@ impl std::fmt::Debug for Updater {
 }
 
 impl Updater {
-    /// An updater that follows `events` and `commands`.
+    /// An updater that follows `events`, which begin when it says so, and `commands`.
     pub(crate) fn new(
         parts: UpdaterParts,
+        opening: Opening,
         events: mpsc::Receiver<Event>,
         commands: mpsc::Receiver<Command>,
     ) -> Self {
@@ -186,10 +207,20 @@ impl Updater {
             id_seed: rand::random(),
             started: (Instant::now(), Utc::now()),
         });
+        let keeps_record = parts.store_is_elsewhere || parts.offline.is_some();
+        let saver = parts.offline.as_ref().map(|(config, file)| {
+            let file = Arc::clone(file);
+            Saver::new(config, file, Instant::now())
+        });
         Self {
+            opening: Some(opening),
+            applied: None,
+            saver,
+            filling: None,
+            save: None,
             replica,
             updates: HashMap::new(),
-            record: parts.store_is_elsewhere.then(Record::default),
+            record: keeps_record.then(Record::default),
             restore: false,
             engine_is_up: parts.engine_is_up,
             write_is_spoiled: false,
@@ -207,18 +238,23 @@ impl Updater {
         }
     }
 
-    /// Runs until `shutdown`; a write that is under way is finished first.
+    /// Runs until `shutdown`; a write that is under way is finished first, and then the offline file
+    /// written.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        shutdown.run_until_cancelled(self.read_file()).await;
         while !shutdown.is_cancelled() {
             // One reading of the clock for both, so that nothing falls due between them.
             let now = Instant::now();
             self.start_work(now);
-            let wake = self.replica.next_wake(now);
+            let save = self.save_wake(now);
+            let wake = self.replica.next_wake(now).into_iter().chain(save).min();
             self.step(wake, &shutdown).await;
         }
         if let Some(write) = self.write.take() {
-            write.await;
+            let written = write.await;
+            self.on_written(written);
         }
+        self.save_last().await;
     }
 
     /// Starts everything that may run now.
@@ -247,10 +283,8 @@ impl Updater {
         for news in self.replica.take_news() {
             self.on_news(news);
         }
-        if let Some(report) = self.replica.take_report() {
-            self.parts
-                .applied
-                .report(report.epoch, report.applied, report.urgent);
+        if let (Some(applied), Some(report)) = (&self.applied, self.replica.take_report()) {
+            applied.report(report.epoch, report.applied, report.urgent);
         }
         let held = self.replica.held();
         self.parts.progress.held.send_if_modified(|known| {
@@ -258,12 +292,9 @@ impl Updater {
             *known = held;
             is_news
         });
-        let status = Some(self.replica.status());
-        self.parts.progress.status.send_if_modified(|known| {
-            let is_news = *known != status;
-            *known = status;
-            is_news
-        });
+        let status = self.replica.status();
+        let standing = &self.parts.progress.standing;
+        standing.send_if_modified(|standing| standing.update(status, Moment::now()));
     }
 
     fn on_news(&mut self, news: News) {
@@ -301,6 +332,10 @@ impl Updater {
             loaded = pending(&mut self.load) => {
                 self.load = None;
                 self.on_loaded(loaded);
+            }
+            saved = pending(&mut self.save) => {
+                self.save = None;
+                self.on_saved(saved);
             }
             Some((seq, result)) = self.fetches.next() => {
                 self.replica.fetched(seq, result, Instant::now(), &mut rand::rng());

@@ -368,6 +368,81 @@ mod tests {
         assert_eq!(server.lines().len(), 1);
     }
 
+    /// An answer of OPA's to a change that it does not take.
+    fn refusal(status: u16, code: &str) -> Answer {
+        let body = format!(r#"{{"code":"{code}","message":"no"}}"#);
+        Answer::status(status).body(body)
+    }
+
+    #[tokio::test]
+    async fn only_a_verdict_on_the_change_itself_is_final() {
+        for (status, body, is_final) in [
+            (400, r#"{"code":"invalid_parameter","message":"no"}"#, true),
+            (404, r#"{"code":"resource_conflict","message":"no"}"#, true),
+            (413, "", true),
+            (400, "<html>", false),
+            (401, r#"{"code":"unauthorized","message":"no"}"#, false),
+            (403, "", false),
+            (404, "", false),
+            (404, r#"{"message":"no route"}"#, false),
+            (405, "<html>", false),
+            (302, "", false),
+        ] {
+            let server =
+                StandIn::start(move |_: &Seen, _: &[Seen]| Answer::status(status).body(body)).await;
+            let operations = r#"[{"op":"add","path":"/x","value":1}]"#;
+            let batch = vec![put("a", "1"), patch("a", operations)];
+            for outcome in apply(options(&server), batch).await {
+                let error = outcome.unwrap_err();
+                assert_eq!(error.is_transient(), !is_final, "{status} {body}: {error}");
+                let is_unknown = matches!(error, StoreError::OutcomeUnknown { .. });
+                assert!(!is_unknown, "{status} {body}: {error}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_deletion_that_never_reached_opa_is_not_done() {
+        let server = StandIn::start(|request: &Seen, _: &[Seen]| match request.target.as_str() {
+            "/v1/data/gone" => refusal(404, "resource_not_found"),
+            _ => Answer::status(404),
+        })
+        .await;
+        let outcomes = apply(options(&server), vec![delete("gone"), delete("unrouted")]).await;
+        assert!(outcomes[0].is_ok());
+        assert!(outcomes[1].as_ref().unwrap_err().is_transient());
+    }
+
+    #[tokio::test]
+    async fn a_page_shown_in_opa_s_place_is_no_success() {
+        let page = "<html>please log in</html>";
+        let server =
+            StandIn::start(move |_: &Seen, _: &[Seen]| Answer::text("text/html", page)).await;
+        let outcomes = apply(options(&server), vec![put("a", "1"), delete("a")]).await;
+        for outcome in outcomes {
+            assert!(outcome.unwrap_err().is_transient());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_patch_is_sent_again_only_if_the_answer_proves_that_it_was_not_applied() {
+        let operations = r#"[{"op":"add","path":"/l/-","value":1}]"#;
+        for (status, answer, is_unknown) in [
+            (500, r#"{"code":"internal_error","message":"no"}"#, false),
+            (503, "upstream reset before headers", true),
+            (200, "<html>please log in</html>", true),
+        ] {
+            let server =
+                StandIn::start(move |_: &Seen, _: &[Seen]| Answer::status(status).body(answer))
+                    .await;
+            let outcome = apply(options(&server), vec![patch("a", operations)]).await;
+            let error = outcome[0].as_ref().unwrap_err();
+            let unknown = matches!(error, StoreError::OutcomeUnknown { .. });
+            assert_eq!(unknown, is_unknown, "{error}");
+            assert_eq!(server.lines().len(), if is_unknown { 1 } else { 2 });
+        }
+    }
+
     #[tokio::test]
     async fn an_opa_that_is_not_there_is_unreachable_and_a_patch_for_it_may_be_sent_again() {
         let mut options = OpaOptions::new("http://bob:pw@127.0.0.1:1".parse().unwrap());

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use hmac::{Hmac, Mac};
 use opal_protocol::CommitHash;
 use opal_testing::binaries::{self, Kind};
+use opal_testing::cuttable_proxy::CuttableProxy;
 use opal_testing::fake_data_source::{FakeDataSource, Reply};
 use opal_testing::git_repo::{Commit, TestRepo};
 use opal_testing::http::{self, Answer};
@@ -17,6 +18,8 @@ use opal_testing::wait;
 use serde_json::{Value, json};
 use sha2::Sha256;
 use tempfile::TempDir;
+
+use crate::follower::{Follower, engine_data};
 
 const WEBHOOK_SECRET: &str = "webhook-secret";
 /// What the data source wants to see before it gives the base data.
@@ -53,6 +56,8 @@ pub struct Setup {
     client: Kind,
     engine: Engine,
     announce: Announce,
+    state_directory: bool,
+    through_a_proxy: bool,
     server_settings: Vec<Setting>,
     client_settings: Vec<Setting>,
 }
@@ -65,6 +70,8 @@ impl Setup {
             client,
             engine,
             announce: Announce::Polling,
+            state_directory: false,
+            through_a_proxy: false,
             server_settings: Vec::new(),
             client_settings: Vec::new(),
         }
@@ -79,6 +86,24 @@ impl Setup {
     #[must_use]
     pub fn announced_by(self, announce: Announce) -> Self {
         Self { announce, ..self }
+    }
+
+    /// The server keeps its feed in a state directory.
+    #[must_use]
+    pub fn with_state_directory(self) -> Self {
+        Self {
+            state_directory: true,
+            ..self
+        }
+    }
+
+    /// The client reaches the server through [`Deployment::line`].
+    #[must_use]
+    pub fn through_a_proxy(self) -> Self {
+        Self {
+            through_a_proxy: true,
+            ..self
+        }
     }
 
     /// Adds a setting of the server.
@@ -117,6 +142,8 @@ pub struct Deployment {
     pub server: Service,
     /// `opal-client`.
     pub client: Service,
+    /// Between client and server, if the setup asks for it.
+    pub line: Option<CuttableProxy>,
     /// An engine of its own, if there is one.
     pub engine: Option<Service>,
     /// A token that may publish.
@@ -144,10 +171,22 @@ impl Deployment {
         let mut repo = TestRepo::empty()?;
         crate::scenario::first_commit(repo.commit()?)?.push()?;
 
-        let settings = server_settings(&setup, &keys, &repo, &source);
-        let server = Service::server(setup.server, directory.path(), settings).await?;
+        let state = directory.path().join("state");
+        let settings = server_settings(&setup, &keys, &repo, &source).into_iter();
+        let state = setup
+            .state_directory
+            .then(|| setting("OPAL_STATE_DIR", &state.display()));
+        let server = Service::server(setup.server, directory.path(), settings.chain(state)).await?;
         let client_token = obtain_token(&server, &keys, "client").await?;
         let datasource_token = obtain_token(&server, &keys, "datasource").await?;
+        let line = match setup.through_a_proxy {
+            true => Some(CuttableProxy::start(([127, 0, 0, 1], server.port()).into()).await?),
+            false => None,
+        };
+        let server_url = match &line {
+            Some(line) => format!("http://{}", line.address()),
+            None => server.url(""),
+        };
 
         let engine = match setup.engine {
             Engine::Embedded | Engine::InlineOpa | Engine::NoneInstalled => None,
@@ -158,23 +197,11 @@ impl Deployment {
             Some(engine) => engine.port(),
             None => free_port()?,
         };
-        let settings = [
-            setting("OPAL_SERVER_URL", &server.url("")),
-            setting("OPAL_CLIENT_TOKEN", &client_token),
-            setting(
-                "OPAL_POLICY_STORE_URL",
-                &format!("http://127.0.0.1:{engine_port}"),
-            ),
-            setting("OPAL_SHOULD_REPORT_ON_DATA_UPDATES", &true),
-            setting(
-                "OPAL_DEFAULT_UPDATE_CALLBACKS",
-                &json!({"callbacks": [source.url("/report")]}),
-            ),
-        ]
-        .into_iter()
-        .chain(keys.client_settings())
-        .chain(engine_settings(setup.engine, engine_port)?)
-        .chain(setup.client_settings);
+        let settings = client_settings(&server_url, &client_token, &source, engine_port)
+            .into_iter()
+            .chain(keys.client_settings())
+            .chain(engine_settings(setup.engine, engine_port)?)
+            .chain(setup.client_settings);
         let client = Service::client(setup.client, directory.path(), settings)
             .await
             .with_context(|| server.log_tail())?;
@@ -184,6 +211,7 @@ impl Deployment {
             source,
             server,
             client,
+            line,
             engine,
             datasource_token,
             client_token,
@@ -203,6 +231,48 @@ impl Deployment {
         self.client.wait_for_ok("/ready").await?;
         self.client.wait_for_ok("/healthy").await?;
         Ok(())
+    }
+
+    /// Starts one more client, with an engine of its own; returns when it is ready and healthy.
+    pub async fn add_client(
+        &self,
+        kind: Kind,
+        engine: Engine,
+        settings: impl IntoIterator<Item = Setting>,
+    ) -> anyhow::Result<Follower> {
+        if !matches!(engine, Engine::Embedded | Engine::InlineOpa) {
+            bail!("an engine elsewhere belongs to the first client");
+        }
+        let port = free_port()?;
+        let url = self.server.url("");
+        let settings = client_settings(&url, &self.client_token, &self.source, port)
+            .into_iter()
+            .chain(self.keys.client_settings())
+            .chain(engine_settings(engine, port)?)
+            .chain(settings);
+        let service = Service::client(kind, self.directory(), settings).await?;
+        service.wait_for_ok("/ready").await?;
+        service.wait_for_ok("/healthy").await?;
+        let engine_url = format!("http://127.0.0.1:{port}");
+        Ok(Follower {
+            service,
+            engine_url,
+        })
+    }
+
+    /// What the server says about its clients.
+    pub async fn fleet(&self) -> anyhow::Result<Value> {
+        let request = http::get(self.server.url("/v1/fleet")).bearer(&self.client_token);
+        request.send().await?.expect(200)?.json()
+    }
+
+    /// What the server says about the client that calls itself `id`.
+    pub async fn in_fleet(&self, id: &str) -> anyhow::Result<Value> {
+        let fleet = self.fleet().await?;
+        let clients = fleet["clients"].as_array().into_iter().flatten();
+        let mut found = clients.filter(|client| client["id"] == id);
+        let client = found.next().cloned();
+        client.with_context(|| format!("`{id}` is not in {fleet}"))
     }
 
     /// A directory of this deployment's for more services and files.
@@ -353,16 +423,7 @@ impl Deployment {
 
     /// All base documents in the engine: everything but what rules define, without empty objects.
     pub async fn data(&self) -> anyhow::Result<Value> {
-        let answer = http::get(self.engine_url("/v1/data"))
-            .send()
-            .await?
-            .expect(200)?
-            .json()?;
-        let mut data = answer["result"].clone();
-        if let Some(documents) = data.as_object_mut() {
-            documents.remove(crate::scenario::RULES);
-        }
-        Ok(without_empty_objects(data))
+        engine_data(&self.engine_url).await
     }
 
     /// Waits until the engine holds the policies of the head commit, and `data`, and nothing else.
@@ -446,6 +507,23 @@ fn server_settings(
     .collect()
 }
 
+fn client_settings(
+    server_url: &str,
+    token: &str,
+    source: &FakeDataSource,
+    engine_port: u16,
+) -> [Setting; 5] {
+    let engine_url = format!("http://127.0.0.1:{engine_port}");
+    let callbacks = json!({"callbacks": [source.url("/report")]});
+    [
+        setting("OPAL_SERVER_URL", &server_url),
+        setting("OPAL_CLIENT_TOKEN", &token),
+        setting("OPAL_POLICY_STORE_URL", &engine_url),
+        setting("OPAL_SHOULD_REPORT_ON_DATA_UPDATES", &true),
+        setting("OPAL_DEFAULT_UPDATE_CALLBACKS", &callbacks),
+    ]
+}
+
 fn engine_settings(engine: Engine, port: u16) -> anyhow::Result<Vec<Setting>> {
     let listen = setting(
         "OPAL_INLINE_OPA_CONFIG",
@@ -475,14 +553,4 @@ async fn request_token(server: &Service, keys: &Keys, body: &Value) -> anyhow::R
         .as_str()
         .context("`POST /token` gave no token")?;
     Ok(token.to_owned())
-}
-
-fn without_empty_objects(value: Value) -> Value {
-    let Value::Object(members) = value else {
-        return value;
-    };
-    let kept = members
-        .into_iter()
-        .map(|(name, member)| (name, without_empty_objects(member)));
-    Value::Object(kept.filter(|(_, member)| *member != json!({})).collect())
 }

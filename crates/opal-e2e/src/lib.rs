@@ -6,7 +6,10 @@
 //! released pair included, so that a scenario which asks for too much is found out.
 
 pub mod deployment;
+pub mod follower;
 pub mod peer;
+pub mod publisher;
 pub mod scenario;
 
 pub use deployment::{Announce, Deployment, Engine, Setup};
+pub use publisher::Publisher;

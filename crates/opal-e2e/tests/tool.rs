@@ -1,4 +1,4 @@
-//! `opal`, as a person uses it: `demo` with the commands that it prints, and `up`.
+//! `opal`, as a person uses it: `demo` with the commands that it prints, `up`, `publish`, `status`.
 
 use anyhow::{Context, ensure};
 use opal_testing::binaries;
@@ -47,6 +47,108 @@ async fn the_commands_that_the_demo_prints_do_what_they_say() -> anyhow::Result<
 
     let (_, status) = demo.stop(wait::LIMIT).await?;
     ensure!(status.success(), "{status}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_published_shows_in_exit_code_and_status() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let port = free_port()?.to_string();
+    let server = ProcessSpec::new("server", binaries::ours("opal-server")?, directory.path());
+    let server = server.settings([("OPAL_SERVER_BIND_PORT".to_owned(), port.clone())]);
+    let _server = Process::start(server.arguments(&["run"]))?;
+    let url = format!("http://127.0.0.1:{port}");
+    wait::until("the server to listen", async || {
+        http::get(format!("{url}/healthcheck")).send().await
+    })
+    .await?;
+    let opal = async |arguments: &[&str]| {
+        // Output is added to the file of the name.
+        let place = tempfile::tempdir_in(directory.path())?;
+        let spec = ProcessSpec::new("opal", binaries::ours("opal")?, place.path());
+        let url = [("OPAL_SERVER_URL".to_owned(), url.clone())];
+        let spec = spec.settings(url).arguments(arguments);
+        spec.output(wait::LIMIT).await
+    };
+    let published = opal(&["publish", "--data", r#"{"a":1}"#, "--dst-path", "/x"]).await?;
+    ensure!(published.code == Some(0), "{published:#?}");
+    ensure!(
+        published.stdout.starts_with("Published as "),
+        "{published:#?}"
+    );
+    let all = opal(&[
+        "publish",
+        "--data",
+        "[]",
+        "--dst-path",
+        "/y",
+        "--wait",
+        "all",
+    ])
+    .await?;
+    ensure!(all.code == Some(0), "{all:#?}");
+    let arguments = [
+        "publish",
+        "--method",
+        "DELETE",
+        "--dst-path",
+        "/x",
+        "--wait",
+        "client=edge",
+    ];
+    let missing = opal(&arguments).await?;
+    ensure!(missing.code == Some(1), "{missing:#?}");
+    ensure!(
+        missing
+            .stdout
+            .contains("Not applied by edge: not connected"),
+        "{missing:#?}"
+    );
+    for refused in [
+        &["publish", "--data", "{}", "--wait", "some"] as &[&str],
+        &["publish", "--data", "{}", "--idempotency-key", ""],
+        &["publish", "--data", "1", "--dst-path", "/x"],
+        &["publish", "--dst-path", "/x"],
+        &["publish", "--data", "{", "--dst-path", "/x"],
+    ] {
+        let refused = opal(refused).await?;
+        ensure!(refused.code == Some(2), "{refused:#?}");
+        ensure!(!refused.stderr.is_empty(), "{refused:#?}");
+    }
+    let status = opal(&["status"]).await?;
+    ensure!(status.code == Some(0), "{status:#?}");
+    ensure!(
+        status.stdout.starts_with("scope default at 3; 0 clients"),
+        "{status:#?}"
+    );
+    ensure!(status.stdout.contains("CLIENT"), "{status:#?}");
+    let json = opal(&["status", "--json"]).await?;
+    let json: serde_json::Value = serde_json::from_str(&json.stdout)?;
+    ensure!(json["clients"] == json!([]), "{json}");
+    let away = opal(&["status", "--server", "http://127.0.0.1:1"]).await?;
+    ensure!(
+        away.code == Some(1) && away.stderr.contains("could not reach"),
+        "{away:#?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reader_that_leaves_ends_the_tool_quietly() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let opal = binaries::ours("opal")?;
+    let opal = opal.display();
+    let command = format!("{{ '{opal}' demo 2>err; echo $? >code; }} | head -n 1");
+    let shown = shell(directory.path(), &command).await?;
+    ensure!(shown.lines().count() == 1, "{shown}");
+    let (code, complaints) = (
+        std::fs::read_to_string(directory.path().join("code"))?,
+        std::fs::read_to_string(directory.path().join("err"))?,
+    );
+    ensure!(
+        code.trim() == "0" && complaints.is_empty(),
+        "{code} {complaints}"
+    );
     Ok(())
 }
 

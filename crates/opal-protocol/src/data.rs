@@ -101,6 +101,15 @@ impl DataUpdate {
         }
         all
     }
+
+    /// Takes away what was not published to `topics`: whoever may publish to one topic may name
+    /// others in the entries. An entry that is left without topics is none.
+    pub fn restrict_to(&mut self, topics: &[Topic]) {
+        for entry in &mut self.entries {
+            entry.topics.retain(|topic| topics.contains(topic));
+        }
+        self.entries.retain(|entry| !entry.topics.is_empty());
+    }
 }
 
 /// One document: where it comes from, whom it concerns, where it goes.

@@ -21,6 +21,8 @@ pub const FEED_HEADER: &str = "x-opal-feed";
 pub const FEED_VERSION: &str = "1";
 /// A request is to be answered from at least this position (`epoch:revision`).
 pub const AT_LEAST_HEADER: &str = "x-opal-at-least";
+/// How many seconds a request with [`AT_LEAST_HEADER`] may wait until its position is reached.
+pub const TIMEOUT_HEADER: &str = "x-opal-timeout";
 /// The position that an answer was made at.
 pub const POSITION_HEADER: &str = "x-opal-position";
 /// The position of a change that a request made.
@@ -249,6 +251,10 @@ pub struct ClientInfo {
     /// Its version.
     #[serde(default)]
     pub version: String,
+    /// Made at random by each process, and told to nobody else: a connection of the same id and
+    /// instance takes the place of an older one, whose peer is gone without a word.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub instance: String,
 }
 
 /// How a connection goes on from where the client was.

@@ -74,10 +74,10 @@ impl fmt::Display for ScopeId {
     }
 }
 
-/// The id of one publish, given by the publisher or made by the server. Cheap to clone.
+/// The id of one publish, given by the publisher or made by the server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct UpdateId(Arc<str>);
+pub struct UpdateId(Box<str>);
 
 impl UpdateId {
     /// A new id in the form that Python OPAL makes: 32 hexadecimal digits of a UUIDv4.

@@ -20,6 +20,27 @@ pub fn without_null_members(json: &str) -> String {
     Rewriter::new(json, Style::Compact, Nulls::Drop).rewrite()
 }
 
+/// How many objects and arrays are inside one another in `json`, which must be valid JSON; 0 for a
+/// scalar. Costs no stack, however many there are.
+pub fn depth(json: &str) -> usize {
+    let (mut open, mut deepest) = (0_usize, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                open += 1;
+                deepest = deepest.max(open);
+            }
+            b'}' | b']' if !in_string => open = open.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Style {
     Python,
@@ -274,9 +295,21 @@ mod tests {
     }
 
     #[test]
+    fn depth_is_counted_outside_strings() {
+        for (json, expected) in [
+            ("1", 0),
+            ("\"[{\"", 0),
+            (r#"{"a\"[":[1,{"b":[]}],"c":{}}"#, 4),
+        ] {
+            assert_eq!(depth(json), expected, "{json}");
+        }
+    }
+
+    #[test]
     fn depth_costs_no_stack() {
         let deep = "[".repeat(200_000) + &"]".repeat(200_000);
         assert_eq!(without_null_members(&deep), deep);
+        assert_eq!(depth(&deep), 200_000);
     }
 
     proptest! {

@@ -8,7 +8,15 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use crate::data::{Document, PatchOperation};
+use crate::json_text::depth;
 use crate::path::DataPath;
+
+/// So many bytes of JSON text the copies and moves of one patch may write: a few of them could double
+/// a document again and again.
+const MOST_COPIED: usize = 32 * 1024 * 1024;
+
+/// A patch makes nothing deeper than this below the root of all data: deeper JSON is not read back.
+const DEEPEST: usize = 127;
 
 /// A patch that was read and is well-formed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,15 +101,61 @@ pub struct PatchError {
     pub problem: String,
 }
 
+/// How much text copies and moves may write, over one patch or many.
+#[derive(Debug, Clone, Copy)]
+pub struct CopyBudget {
+    left: usize,
+    is_exceeded: bool,
+}
+
+/// What [`Patch::apply`] allows one patch.
+impl Default for CopyBudget {
+    fn default() -> Self {
+        Self::new(MOST_COPIED)
+    }
+}
+
+impl CopyBudget {
+    /// So many bytes.
+    pub fn new(bytes: usize) -> Self {
+        Self {
+            left: bytes,
+            is_exceeded: false,
+        }
+    }
+
+    /// Whether a patch did not apply only because of this budget.
+    pub fn is_exceeded(&self) -> bool {
+        self.is_exceeded
+    }
+
+    fn spend(&mut self, bytes: usize) -> Result<(), String> {
+        match self.left.checked_sub(bytes) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => {
+                self.is_exceeded = true;
+                Err("the patch copies and moves more than it may".to_owned())
+            }
+        }
+    }
+}
+
 impl Patch {
     /// Reads the operations of a patch for `target`.
     ///
     /// # Errors
     ///
-    /// If an operation is unknown or lacks what it needs.
+    /// If an operation is unknown, lacks what it needs, or writes deeper than JSON is read.
     pub fn parse(target: DataPath, operations: &[PatchOperation]) -> Result<Self, PatchError> {
         let parsed = operations.iter().enumerate().map(|(at, operation)| {
-            Operation::parse(operation).map_err(|problem| {
+            let parsed = Operation::parse(operation).and_then(|parsed| {
+                parsed.check_depth(&target)?;
+                Ok(parsed)
+            });
+            parsed.map_err(|problem| {
                 let PatchOperation { op, path, .. } = operation;
                 failed(&target, at, &format!("`{op}` `{path}`"), &problem)
             })
@@ -151,29 +205,15 @@ impl Patch {
     ///
     /// # Errors
     ///
-    /// If the patch does not apply to `document`, failing tests included.
+    /// If the patch does not apply to `document`, failing tests included, or if it copies and moves
+    /// more than 32 MiB.
     pub fn resolve(&self, mut document: Value) -> Result<Vec<PlainOperation>, PatchError> {
-        let mut plain = Vec::new();
-        for (at, operation) in self.operations.iter().enumerate() {
-            let resolved = operation.resolve(&document).and_then(|steps| {
-                for step in &steps {
-                    step.apply(&mut document)?;
-                }
-                Ok(steps)
-            });
-            let resolved = resolved
-                .map_err(|problem| failed(&self.target, at, &operation.to_string(), &problem))?;
-            plain.extend(resolved);
-        }
-        Ok(plain)
+        self.work_on(&mut document, &mut CopyBudget::new(MOST_COPIED))
     }
 
-    /// The document after the patch.
+    /// The document after the patch. Fails where [`resolve`](Self::resolve) does.
     pub fn apply(&self, mut document: Value) -> Result<Value, PatchError> {
-        for step in self.resolve(document.clone())? {
-            step.apply(&mut document)
-                .map_err(|problem| self.fails(problem))?;
-        }
+        self.work_on(&mut document, &mut CopyBudget::new(MOST_COPIED))?;
         Ok(document)
     }
 
@@ -181,17 +221,57 @@ impl Patch {
     ///
     /// # Errors
     ///
-    /// If the patch does not apply to `document`, failing tests included.
-    pub fn apply_to(&self, document: &mut Value) -> Result<(), PatchError> {
-        let Some(plain) = self.plain() else {
-            *document = self.apply(document.clone())?;
+    /// If the patch does not apply to `document`, failing tests included, or if it copies and moves
+    /// more than `budget` has left.
+    pub fn apply_to(
+        &self,
+        document: &mut Value,
+        budget: &mut CopyBudget,
+    ) -> Result<(), PatchError> {
+        if self.copies() {
+            let mut patched = document.clone();
+            self.work_on(&mut patched, budget)?;
+            *document = patched;
             return Ok(());
-        };
-        let edits = plain.iter().map(PlainOperation::edit);
+        }
+        let edits = self.operations.iter().filter_map(Operation::edit);
         let edits: Vec<Edit> = edits
             .collect::<Result<_, _>>()
             .map_err(|problem| self.fails(problem))?;
         json_patch::patch(document, &edits).map_err(|error| self.fails(error.kind.to_string()))
+    }
+
+    /// Whether an operation takes a value from the document.
+    pub fn copies(&self) -> bool {
+        self.operations.iter().any(|operation| {
+            matches!(
+                operation.kind,
+                OperationKind::Move { .. } | OperationKind::Copy { .. }
+            )
+        })
+    }
+
+    /// Applies the operations one by one, and says which plain ones those were. After an error any
+    /// part of them is done.
+    fn work_on(
+        &self,
+        document: &mut Value,
+        budget: &mut CopyBudget,
+    ) -> Result<Vec<PlainOperation>, PatchError> {
+        let mut plain = Vec::new();
+        for (at, operation) in self.operations.iter().enumerate() {
+            let steps = operation.steps(&self.target, document, budget);
+            let done = steps.and_then(|steps| {
+                for step in &steps {
+                    step.apply(document)?;
+                }
+                Ok(steps)
+            });
+            let done =
+                done.map_err(|problem| failed(&self.target, at, &operation.to_string(), &problem))?;
+            plain.extend(done);
+        }
+        Ok(plain)
     }
 
     /// The error that says that the whole patch does not apply.
@@ -226,9 +306,42 @@ impl Operation {
         Ok(Self { kind, path })
     }
 
+    /// The operation for a whole document at once, unless it takes a value from there.
+    fn edit(&self) -> Option<Result<Edit, String>> {
+        let json = match &self.kind {
+            OperationKind::Add { json }
+            | OperationKind::Replace { json }
+            | OperationKind::Test { json } => Some(json.as_str()),
+            OperationKind::Remove => None,
+            OperationKind::Move { .. } | OperationKind::Copy { .. } => return None,
+        };
+        Some(edit(self.kind.name(), &self.path, json))
+    }
+
+    /// Refuses to write a value too deep for anyone to read back.
+    fn check_depth(&self, target: &DataPath) -> Result<(), String> {
+        match &self.kind {
+            OperationKind::Add { json } | OperationKind::Replace { json } => {
+                check_depth(target, &self.path, json)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// This operation in plain ones, for `document` as it is now.
-    fn resolve(&self, document: &Value) -> Result<Vec<PlainOperation>, String> {
+    fn steps(
+        &self,
+        target: &DataPath,
+        document: &Value,
+        budget: &mut CopyBudget,
+    ) -> Result<Vec<PlainOperation>, String> {
         let path = self.path.clone();
+        let mut taken = |from: &DataPath| {
+            let json = value_at(document, from)?.to_string();
+            budget.spend(json.len())?;
+            check_depth(target, &self.path, &json)?;
+            Ok::<_, String>(json)
+        };
         let add = |json: String| PlainOperation::Add {
             path: path.clone(),
             json,
@@ -246,7 +359,7 @@ impl Operation {
                 }
                 Vec::new()
             }
-            OperationKind::Copy { from } => vec![add(value_at(document, from)?.to_string())],
+            OperationKind::Copy { from } => vec![add(taken(from)?)],
             OperationKind::Move { from } if *from == path => {
                 value_at(document, from)?;
                 Vec::new()
@@ -255,7 +368,7 @@ impl Operation {
                 if from.contains(&path) {
                     return Err("a value cannot be moved into itself".to_owned());
                 }
-                let moved = value_at(document, from)?.to_string();
+                let moved = taken(from)?;
                 let from = from.clone();
                 vec![PlainOperation::Remove { path: from }, add(moved)]
             }
@@ -311,22 +424,30 @@ impl PlainOperation {
     }
 
     fn edit(&self) -> Result<Edit, String> {
-        let edit = match self {
-            Self::Add { path, json } => {
-                json!({"op": "add", "path": path.to_pointer(), "value": parse_value(json)?})
-            }
-            Self::Replace { path, json } => {
-                json!({"op": "replace", "path": path.to_pointer(), "value": parse_value(json)?})
-            }
-            Self::Remove { path } => json!({"op": "remove", "path": path.to_pointer()}),
-        };
-        serde_json::from_value(edit).map_err(|error| error.to_string())
+        match self {
+            Self::Add { path, json } => edit("add", path, Some(json)),
+            Self::Replace { path, json } => edit("replace", path, Some(json)),
+            Self::Remove { path } => edit("remove", path, None),
+        }
     }
+}
+
+fn edit(name: &str, path: &DataPath, json: Option<&str>) -> Result<Edit, String> {
+    let value = json.map(parse_value).transpose()?;
+    let edit = json!({"op": name, "path": path.to_pointer(), "value": value});
+    serde_json::from_value(edit).map_err(|error| error.to_string())
 }
 
 /// A path that [`parse_path`] reads back.
 fn wire_path(path: &DataPath) -> String {
     path.to_pointer().replace('%', "%25")
+}
+
+fn check_depth(target: &DataPath, path: &DataPath, json: &str) -> Result<(), String> {
+    match target.segments().len() + path.segments().len() + depth(json) > DEEPEST {
+        true => Err("the value would be nested too deep".to_owned()),
+        false => Ok(()),
+    }
 }
 
 /// As OPA reads the path of an operation.

@@ -17,11 +17,14 @@ use crate::feed::{ChangeDraft, Payload};
 use crate::hub::{Peer, TooManyTopics};
 use crate::outbox::{Ended, Next, Outbox};
 use crate::publisher::{HubStopped, Publisher, Registration};
-use crate::session::{Action, Fault, Session};
+use crate::session::{Action, Fault, Session, SessionLimits};
 
 /// Close code for "come back and load everything anew".
 const CLOSE_RESTART: u16 = 1012;
 const CLOSE_NORMAL: u16 = 1000;
+
+/// So many frames are written before we look whether the peer said something.
+const AT_ONCE: usize = 64;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +37,8 @@ enum End {
     TooSlow,
     #[error("the server stops")]
     ShuttingDown,
+    #[error("its client has a newer one")]
+    Superseded,
     #[error("the connection broke")]
     Broken(#[from] axum::Error),
 }
@@ -62,7 +67,9 @@ pub async fn serve(socket: WebSocket, session: Session, publisher: Publisher, pe
     let end = channel.run().await;
     let id = channel.session.channel_id();
     match &end {
-        End::ByPeer | End::ShuttingDown => debug!(channel.id = id, "Connection ended: {end}"),
+        End::ByPeer | End::ShuttingDown | End::Superseded => {
+            debug!(channel.id = id, "Connection ended: {end}")
+        }
         End::Broken(error) => debug!(channel.id = id, "Connection ended: {end}: {error}"),
         End::Fault(_) | End::TooSlow => warn!(channel.id = id, "Ended a connection: {end}"),
     }
@@ -109,36 +116,31 @@ impl Channel {
         self.write(Message::Ping(bytes::Bytes::new())).await
     }
 
-    /// Writes what waits, as far as the window allows.
+    /// Writes what waits, as far as the window allows, and not so much that we would not listen.
     async fn on_next(&mut self, next: Next) -> Result<(), End> {
         let mut next = Some(next);
-        while let Some(step) = next {
-            match step {
-                Next::End(why) => return Err(why.into()),
-                Next::Frame(frame) => {
-                    self.session.notified(&frame, Instant::now());
-                    self.write(Message::Text(frame)).await?;
-                }
-            }
-            next = match self.session.may_notify() {
+        for left in (0..AT_ONCE).rev() {
+            let frame = match next {
+                Some(Next::Frame(frame)) => frame,
+                Some(Next::End(why)) => return Err(why.into()),
+                None => break,
+            };
+            self.session.notified(&frame, Instant::now());
+            let queued = self.socket.feed(Message::Text(frame));
+            in_time(self.session.limits(), &self.outbox, queued).await?;
+            next = match left > 0 && self.session.may_notify() {
                 true => self.outbox.try_next(),
                 false => None,
             };
         }
-        Ok(())
+        // Many small frames are one write.
+        in_time(self.session.limits(), &self.outbox, self.socket.flush()).await
     }
 
-    /// Writes one frame. A peer that does not read holds up neither the hub nor our shutdown.
+    /// Writes one frame.
     async fn write(&mut self, message: Message) -> Result<(), End> {
-        let limit = self.session.limits().write_within;
-        tokio::select! {
-            biased;
-            written = timeout(limit, self.socket.send(message)) => match written {
-                Ok(written) => Ok(written?),
-                Err(_) => Err(End::TooSlow),
-            },
-            why = self.outbox.ended() => Err(why.into()),
-        }
+        let written = self.socket.send(message);
+        in_time(self.session.limits(), &self.outbox, written).await
     }
 
     async fn on_message(&mut self, message: Message) -> Result<(), End> {
@@ -177,9 +179,9 @@ impl Channel {
                 self.registration.unsubscribe(topics).await?;
                 reply
             }
-            Action::Publish(publish, reply) => {
-                self.publish(publish).await?;
-                reply
+            Action::Publish(publish, call_id) => {
+                let published = self.publish(publish).await;
+                rpc::response_text(&published, "bool", call_id.as_deref())
             }
             Action::Denied(topics, reply) => {
                 let channel_id = self.session.channel_id();
@@ -245,7 +247,8 @@ impl Channel {
     }
 
     /// Passes on what the peer publishes; it gets no copy unless it says that someone else spoke.
-    async fn publish(&mut self, publish: PublishArguments) -> Result<(), End> {
+    /// Returns whether it has its place in the feed: only then may the peer forget it.
+    async fn publish(&mut self, publish: PublishArguments) -> bool {
         let own = match &publish.notifier_id {
             None => true,
             Some(notifier) => notifier == self.session.channel_id(),
@@ -257,21 +260,16 @@ impl Channel {
             payload: Payload::Message(publish.data.unwrap_or_else(nothing)),
         };
         let except = own.then(|| self.registration.id());
-        match self
-            .publisher
-            .publish(&ScopeId::default(), draft, except)
-            .await
-        {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let channel_id = self.session.channel_id();
-                warn!(
-                    channel.id = channel_id,
-                    "Could not pass on a peer's message: {error}"
-                );
-                Ok(())
-            }
+        let scope = ScopeId::default();
+        let published = self.publisher.publish(&scope, draft, except).await;
+        if let Err(error) = &published {
+            let channel_id = self.session.channel_id();
+            warn!(
+                channel.id = channel_id,
+                "Could not pass on a peer's message: {error}"
+            );
         }
+        published.is_ok()
     }
 
     /// Says goodbye, if the peer still listens.
@@ -279,7 +277,7 @@ impl Channel {
         let code = match end {
             End::ByPeer | End::Broken(_) => return,
             End::ShuttingDown | End::TooSlow => CLOSE_RESTART,
-            End::Fault(_) => CLOSE_NORMAL,
+            End::Fault(_) | End::Superseded => CLOSE_NORMAL,
         };
         let frame = CloseFrame {
             code,
@@ -294,11 +292,29 @@ impl Channel {
     }
 }
 
+/// Waits until something is written. A peer that does not read holds up neither the hub nor our
+/// shutdown.
+async fn in_time(
+    limits: &SessionLimits,
+    outbox: &Outbox,
+    writing: impl Future<Output = Result<(), axum::Error>>,
+) -> Result<(), End> {
+    tokio::select! {
+        biased;
+        written = timeout(limits.write_within, writing) => match written {
+            Ok(written) => Ok(written?),
+            Err(_) => Err(End::TooSlow),
+        },
+        why = outbox.ended() => Err(why.into()),
+    }
+}
+
 impl From<Ended> for End {
     fn from(why: Ended) -> Self {
         match why {
             Ended::TooSlow => Self::TooSlow,
             Ended::ShuttingDown => Self::ShuttingDown,
+            Ended::Superseded => Self::Superseded,
         }
     }
 }

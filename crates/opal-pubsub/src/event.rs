@@ -24,8 +24,8 @@ pub enum Event {
     Change(FeedChange),
     /// All changes of our topics up to here have been told.
     Position(Position),
-    /// The server found that the policies we reported are not those of their commit: take a
-    /// snapshot ([`AppliedSender::restart`](crate::applied::AppliedSender::restart)).
+    /// The server found that the policies we reported are not those of their commit: take
+    /// everything anew, from at least where we are.
     Drifted,
     /// The connection is gone; what we hold is now of unknown age.
     Disconnected,

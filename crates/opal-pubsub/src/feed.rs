@@ -22,6 +22,7 @@ pub mod base;
 mod change;
 pub mod journal;
 pub mod journal_file;
+mod known_ids;
 mod scope_log;
 mod topics;
 
@@ -125,6 +126,11 @@ impl FeedLog {
         self.scopes.get(scope)?.commit()
     }
 
+    /// Where the last policy change of `scope` is, whether the history still has it or not.
+    pub fn announced(&self, scope: &ScopeId) -> Option<Position> {
+        self.scopes.get(scope)?.announced()
+    }
+
     /// Gives `draft` the next revision of `scope`, if the feed still is where the caller thinks, and
     /// counts what was staged before as part of it. `at` is the time in milliseconds since the Unix
     /// epoch.
@@ -208,6 +214,15 @@ impl FeedLog {
         let appended = self.stage(scope, expected, draft, at);
         self.commit_staged();
         appended
+    }
+
+    /// Begins another life with the same past: every position that was given out is void, and whoever
+    /// comes with one takes everything anew. For when what clients take beside the feed has changed.
+    pub fn renew(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+        for log in self.scopes.values_mut() {
+            log.renew(epoch);
+        }
     }
 
     /// Folds the history that is too old at `now`, in milliseconds since the Unix epoch.

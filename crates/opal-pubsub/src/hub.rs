@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use opal_protocol::feed::AppliedArguments;
+use opal_protocol::feed::{AppliedArguments, BaseSnapshot};
 use opal_protocol::{Revision, ScopeId, Topic};
 
 use crate::feed::{AppendError, Appended, Change, ChangeDraft, FeedLog};
@@ -42,7 +42,7 @@ use timeline::Timeline;
 use topics::TopicIndex;
 use waits::Waits;
 
-pub use fleet::{ClientMode, ClientState, ClientView, ReportedPolicies};
+pub use fleet::{ClientMode, ClientState, ClientView, Drift, ReportedPolicies};
 pub use wait_target::{Missing, NotAWaitTarget, WaitOutcome, WaitTarget};
 pub use waits::WaitId;
 
@@ -172,6 +172,11 @@ impl Hub {
     /// The feed.
     pub fn feed(&self) -> &FeedLog {
         &self.feed
+    }
+
+    /// What the feed of `scope` comes down to at its head, for a client of `topics`.
+    pub fn base(&mut self, scope: &ScopeId, topics: &[Topic]) -> BaseSnapshot {
+        self.feed.base(scope, topics)
     }
 
     /// Adds a connection without topics.
@@ -399,15 +404,17 @@ impl Hub {
         followers.collect()
     }
 
-    /// Tells clients that their policies are not those of their commit, so that they take a
-    /// snapshot. The fleet view says so until they report others.
-    pub fn mark_drift(&mut self, subscribers: &[SubscriberId], now: Instant) {
-        for id in subscribers {
-            let Some(subscriber) = self.subscribers.get_mut(id) else {
+    /// Notes that the policies of clients are not those of their commit: the fleet view says so
+    /// until they report others. Those who are to be told take a snapshot.
+    pub fn mark_drift(&mut self, drifted: &[Drift], now: Instant) {
+        for Drift { reported, tell } in drifted {
+            let Some(subscriber) = self.subscribers.get_mut(&reported.subscriber) else {
                 continue;
             };
-            if let Some(follower) = &mut subscriber.follower {
-                follower.mark_drift();
+            if let Some(follower) = &mut subscriber.follower
+                && follower.mark_drift(reported)
+                && *tell
+            {
                 let head = self.feed.head(&follower.key.scope);
                 let frame = frames::position(&head, true);
                 subscriber.tell_position(head.revision, frame, now);
@@ -415,8 +422,9 @@ impl Hub {
         }
     }
 
-    /// Ends every connection.
+    /// Ends every connection, and every wait with what is known by now.
     pub fn end_all(&mut self) {
+        self.waits.finish_all();
         self.subscribers.values().for_each(Subscriber::shut_down);
     }
 }

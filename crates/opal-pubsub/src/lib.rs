@@ -6,7 +6,9 @@
 //! 2. [`feed`]: the publish becomes a [`Change`](feed::Change) with a revision of its scope. Nothing is
 //!    delivered that did not go through the feed.
 //! 3. [`hub`]: a state machine without I/O that knows who subscribed to what. It encodes a change
-//!    once for each topic and puts the same bytes into the [`outbox`] of each subscriber.
+//!    once for each topic, and once for all who follow the feed, and puts the same bytes into the
+//!    [`outbox`] of each subscriber. Those who follow say what they applied; so it can say how every
+//!    client stands, and answer whoever waits for a change to be applied.
 //! 4. [`session`]: what one connection may ask and still owes us, without I/O;
 //!    [`channel`] is the task that moves its frames.
 //!

@@ -18,6 +18,8 @@ pub enum Ended {
     TooSlow,
     /// The server stops.
     ShuttingDown,
+    /// Its client follows the feed by a newer connection.
+    Superseded,
 }
 
 /// The queue of one subscriber. Never waits; see [`Outbox::push`] for what happens when it fills.

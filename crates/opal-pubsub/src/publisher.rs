@@ -1,19 +1,22 @@
-//! The handle through which everyone talks to the hub; [`task`] is the task that owns it.
+//! The handle through which everyone talks to the hub, and [`HubTask`], the task that owns it.
 
+mod batch;
+mod storage;
 mod task;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use opal_protocol::feed::{AppliedArguments, ResumeAnswer, ResumeArguments};
+use opal_protocol::feed::{AppliedArguments, BaseSnapshot, ResumeAnswer, ResumeArguments};
 use opal_protocol::{CommitHash, Position, Revision, ScopeId, Topic};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::feed::journal_file::{Journal, JournalError};
 use crate::feed::{AppendError, ChangeDraft};
 use crate::hub::{
-    AppliedFault, ClientView, Hub, Peer, Published, ReportedPolicies, SubscriberId, TooManyTopics,
-    WaitOutcome, WaitTarget,
+    AppliedFault, ClientView, Drift, Hub, Peer, Published, ReportedPolicies, SubscriberId,
+    TooManyTopics, WaitOutcome, WaitTarget,
 };
 use crate::outbox::Outbox;
 
@@ -33,9 +36,41 @@ pub enum PublishError {
     /// The feed refused it.
     #[error(transparent)]
     Refused(#[from] AppendError),
+    /// It could not be made durable, so nobody was told of it. Publishing it again may succeed.
+    #[error("the update could not be stored")]
+    NotStored {
+        /// Why. All that were to be stored at once share it.
+        source: Arc<JournalError>,
+    },
+    /// More waits to be stored than is taken in, or this waited for too long. It was not stored, and
+    /// nobody was told of it.
+    #[error("the server has more updates to store than it can")]
+    Busy,
+    /// The disk has not answered in time: it may be stored yet, and told to subscribers then. Publishing
+    /// it again under the same id does no harm.
+    #[error("the update is not known to be stored: the disk does not answer")]
+    InDoubt,
     /// Nobody is there to accept it.
     #[error(transparent)]
     Stopped(#[from] HubStopped),
+}
+
+/// Where the feed of a scope is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedHead {
+    /// After its last change.
+    pub position: Position,
+    /// Its last policy change, if it ever had one.
+    pub policy: Option<AnnouncedPolicy>,
+}
+
+/// A policy change of a feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnnouncedPolicy {
+    /// The commit that it led to.
+    pub commit: CommitHash,
+    /// Where in the feed it is.
+    pub position: Position,
 }
 
 /// Publishes to every subscriber, and registers them. Cheap to clone.
@@ -50,13 +85,7 @@ pub struct Publisher {
 
 #[derive(Debug)]
 enum Command {
-    Publish {
-        scope: ScopeId,
-        draft: ChangeDraft,
-        except: Option<SubscriberId>,
-        wait: Option<WaitRequest>,
-        answer: oneshot::Sender<Result<Published, AppendError>>,
-    },
+    Publish(PublishRequest),
     Wait(ScopeId, Revision, WaitRequest),
     Register(SubscriberId, Arc<Outbox>, Peer, oneshot::Sender<()>),
     Subscribe(SubscriberId, Vec<Topic>, oneshot::Sender<bool>),
@@ -71,10 +100,28 @@ enum Command {
         AppliedArguments,
         oneshot::Sender<Result<(), AppliedFault>>,
     ),
-    Head(ScopeId, oneshot::Sender<(Position, Option<CommitHash>)>),
+    Head(ScopeId, oneshot::Sender<FeedHead>),
+    Base(ScopeId, Vec<Topic>, oneshot::Sender<BaseSnapshot>),
     Fleet(oneshot::Sender<Vec<ClientView>>),
     ReportedPolicies(oneshot::Sender<Vec<ReportedPolicies>>),
-    MarkDrift(Vec<SubscriberId>, oneshot::Sender<()>),
+    MarkDrift(Vec<Drift>, oneshot::Sender<()>),
+}
+
+/// A change that is to be appended and handed out.
+#[derive(Debug)]
+struct PublishRequest {
+    scope: ScopeId,
+    draft: ChangeDraft,
+    except: Option<SubscriberId>,
+    wait: Option<WaitRequest>,
+    answer: oneshot::Sender<Result<Published, PublishError>>,
+}
+
+impl PublishRequest {
+    fn refuse(self, error: PublishError) {
+        // Whoever asked may have gone meanwhile; then nobody misses the answer.
+        let _ = self.answer.send(Err(error));
+    }
 }
 
 /// Somebody who wants to hear what becomes of a change.
@@ -86,8 +133,9 @@ struct WaitRequest {
 }
 
 impl Publisher {
-    /// A handle, and the task that has to run for it to work.
-    pub fn new(hub: Hub) -> (Self, HubTask) {
+    /// A handle, and the task that has to run for it to work. With a journal, which is that of the
+    /// hub's feed, nobody hears of a change before it is durable.
+    pub fn new(hub: Hub, journal: Option<Journal>) -> (Self, HubTask) {
         let (sender, commands) = mpsc::channel(WAITING_COMMANDS);
         let (close, closed) = mpsc::unbounded_channel();
         let publisher = Self {
@@ -95,12 +143,13 @@ impl Publisher {
             closed: close,
             next_subscriber: Arc::new(AtomicU64::new(1)),
         };
-        (publisher, HubTask::new(hub, commands, closed))
+        (publisher, HubTask::new(hub, journal, commands, closed))
     }
 
     /// Appends a change to the feed of `scope` and hands it to its subscribers.
     ///
-    /// Returns once both are done: the change's position is final, delivery goes on by itself.
+    /// Returns once both are done: the change's position is final, it is durable if there is a
+    /// journal, and delivery goes on by itself. A disk that does not answer is waited for ten seconds.
     /// Waits while the hub's queue is full: publishers are slowed, changes are not dropped.
     pub async fn publish(
         &self,
@@ -112,7 +161,8 @@ impl Publisher {
     }
 
     /// As [`publish`](Self::publish), then waits until `target` has applied the change, everybody
-    /// is accounted for, or `timeout` has passed. Whose confirmation counts is fixed at the append.
+    /// is accounted for, `timeout` has passed, or the hub stops. Whose confirmation counts is fixed at
+    /// the append, after which there is no error: the change is in the feed.
     pub async fn publish_and_wait(
         &self,
         scope: &ScopeId,
@@ -122,8 +172,8 @@ impl Publisher {
     ) -> Result<(Published, WaitOutcome), PublishError> {
         let (wait, outcome) = WaitRequest::new(target, timeout);
         let published = self.append(scope, draft, None, Some(wait)).await?;
-        let outcome = outcome.await.map_err(|_| HubStopped)?;
-        Ok((published, outcome))
+        // Nothing is known if the hub has died.
+        Ok((published, outcome.await.unwrap_or_default()))
     }
 
     async fn append(
@@ -135,12 +185,14 @@ impl Publisher {
     ) -> Result<Published, PublishError> {
         let scope = scope.clone();
         let published = self
-            .ask(|answer| Command::Publish {
-                scope,
-                draft,
-                except,
-                wait,
-                answer,
+            .ask(|answer| {
+                Command::Publish(PublishRequest {
+                    scope,
+                    draft,
+                    except,
+                    wait,
+                    answer,
+                })
             })
             .await??;
         Ok(published)
@@ -162,12 +214,19 @@ impl Publisher {
         outcome.await.map_err(|_| HubStopped)
     }
 
-    /// Where the feed of `scope` is, and the commit that its last policy change led to.
-    pub async fn head(
+    /// Where the feed of `scope` is.
+    pub async fn head(&self, scope: &ScopeId) -> Result<FeedHead, HubStopped> {
+        self.ask(|answer| Command::Head(scope.clone(), answer))
+            .await
+    }
+
+    /// What the feed of `scope` comes down to at its head, for a client of `topics`.
+    pub async fn base(
         &self,
         scope: &ScopeId,
-    ) -> Result<(Position, Option<CommitHash>), HubStopped> {
-        self.ask(|answer| Command::Head(scope.clone(), answer))
+        topics: Vec<Topic>,
+    ) -> Result<BaseSnapshot, HubStopped> {
+        self.ask(|answer| Command::Base(scope.clone(), topics, answer))
             .await
     }
 
@@ -181,11 +240,11 @@ impl Publisher {
         self.ask(Command::ReportedPolicies).await
     }
 
-    /// Tells clients that their policies are not those of their commit, so that they take a
-    /// snapshot, and says so in the fleet view until they report others. Those who have gone are
-    /// skipped.
-    pub async fn mark_drift(&self, subscribers: Vec<SubscriberId>) -> Result<(), HubStopped> {
-        self.ask(|done| Command::MarkDrift(subscribers, done)).await
+    /// Says in the fleet view that the policies of clients are not those of their commit, until they
+    /// report others, and tells those who are to take a snapshot. Those who have gone, or reported
+    /// others meanwhile, are skipped.
+    pub async fn mark_drift(&self, drifted: Vec<Drift>) -> Result<(), HubStopped> {
+        self.ask(|done| Command::MarkDrift(drifted, done)).await
     }
 
     /// Adds a connection without topics; it ends when the registration is dropped.

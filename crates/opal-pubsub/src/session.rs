@@ -73,8 +73,8 @@ pub enum Action {
     Resume(ResumeArguments, Option<String>),
     /// Note what the client holds.
     Applied(AppliedArguments),
-    /// Publish, then send the text.
-    Publish(PublishArguments, String),
+    /// Publish, then answer whether it was done, under this call id.
+    Publish(PublishArguments, Option<String>),
     /// A request for topics that this peer may not have. Send the text.
     Denied(Vec<Topic>, String),
     /// A request for a scope that this peer may not have. Send the text.
@@ -234,7 +234,7 @@ impl Session {
                 Ok(publish) if is_too_large(&publish) => Action::Close(Fault::TooLarge),
                 Ok(publish) => self
                     .denied(&publish.topics, call_id)
-                    .unwrap_or_else(|| Action::Publish(publish, yes())),
+                    .unwrap_or_else(|| Action::Publish(publish, request.call_id.clone())),
                 Err(_) => Action::Close(Fault::BadCall),
             },
             feed::RESUME if self.feed => match serde_json::from_str(arguments) {
@@ -276,10 +276,23 @@ impl Session {
     }
 
     fn permits(&self, topic: &Topic) -> bool {
-        match &self.permitted_topics {
+        let permitted = match &self.permitted_topics {
             Some(permitted) => permitted.contains(topic),
             None => !CLOSED_TOPICS.contains(&topic.as_str()),
-        }
+        };
+        permitted && self.allows_scope_of(topic)
+    }
+
+    /// Whether the topic is of no scope but one that this peer may have. Scopes name theirs
+    /// `<scope>:policy:…` and `<scope>:data:…`.
+    fn allows_scope_of(&self, topic: &Topic) -> bool {
+        let Some(allowed) = &self.allowed_scopes else {
+            return true;
+        };
+        let of_scope = |kind: &str| topic.as_str().split_once(kind).map(|(scope, _)| scope);
+        let scopes = [":policy:", ":data:"].map(of_scope);
+        let mut scopes = scopes.into_iter().flatten();
+        scopes.all(|scope| allowed.iter().any(|allowed| allowed.as_str() == scope))
     }
 }
 
@@ -323,6 +336,34 @@ mod tests {
 
     fn call(method: &str, arguments: &str) -> String {
         format!(r#"{{"request":{{"method":"{method}","arguments":{arguments},"call_id":"c"}}}}"#)
+    }
+
+    #[test]
+    fn topics_of_a_scope_that_the_token_does_not_list_are_refused() {
+        let now = Instant::now();
+        let claims = Claims {
+            allowed_scopes: Some(vec!["s1".to_owned()]),
+            ..Claims::default()
+        };
+        let limits = SessionLimits::default();
+        let mut session = Session::new("id".into(), Some(&claims), None, limits, now);
+        let mut denied = |topic: &str| {
+            let arguments = format!(r#"{{"topics":["{topic}"]}}"#);
+            let action = session.on_text(&call("subscribe", &arguments), now);
+            matches!(action, Action::Denied(..))
+        };
+        for ours in [
+            "s1:policy:.",
+            "s1:data:users",
+            "policy:.",
+            "policy_data",
+            "a:b",
+        ] {
+            assert!(!denied(ours), "{ours}");
+        }
+        for other in ["s2:policy:.", "s2:data:users", "s2:data:a:policy:b"] {
+            assert!(denied(other), "{other}");
+        }
     }
 
     #[test]

@@ -34,6 +34,7 @@ fn opening(feed: bool, position: Option<Position>) -> Opening {
             id: "c1".into(),
             host: "h".into(),
             version: "9".into(),
+            instance: String::new(),
         },
         channel_id: "channel".into(),
         position,

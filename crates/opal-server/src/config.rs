@@ -1,8 +1,10 @@
 //! The server's settings, as types. Read once; each part gets its own.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use opal_protocol::{RedactedUrl, ServerDataSourceConfig};
+use opal_pubsub::FeedLimits;
 use opal_pubsub::session::SessionLimits;
 use opal_runtime::config::{ConfigErrors, Json, Reader, Seconds, Settings, Warning};
 use opal_runtime::telemetry::LogConfig;
@@ -13,6 +15,9 @@ use crate::policy::{GitSettings, Selection};
 
 /// How long a local git operation may take, and how long a remote may be silent.
 const GIT_OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often what clients report is compared with what they should hold.
+const DRIFT_CHECK: Duration = Duration::from_secs(10);
 
 /// Everything that a server is told.
 #[derive(Debug, Clone)]
@@ -33,10 +38,23 @@ pub struct ServerConfig {
     pub webhook: WebhookConfig,
     /// Where clients find data.
     pub data: DataConfig,
+    /// The feed of changes.
+    pub feed: FeedConfig,
     /// How patient we are with connections; no setting says otherwise.
     pub connections: SessionLimits,
+    /// How often what clients report is compared with what they should hold; no setting says otherwise.
+    pub drift_check: Duration,
     /// How long running requests and connections may take to end.
     pub shutdown_grace: Duration,
+}
+
+/// The feed of changes, and what is kept of it.
+#[derive(Debug, Clone)]
+pub struct FeedConfig {
+    /// Where it is kept; in memory if `None`.
+    pub directory: Option<PathBuf>,
+    /// How much history is kept for clients that were away.
+    pub limits: FeedLimits,
 }
 
 /// The policy source and what is served of it.
@@ -83,7 +101,9 @@ impl ServerConfig {
             policy: PolicyConfig::read(&mut reader),
             webhook: webhook(&mut reader),
             data: DataConfig::read(&mut reader),
+            feed: FeedConfig::read(&mut reader),
             connections: SessionLimits::default(),
+            drift_check: DRIFT_CHECK,
             shutdown_grace: reader.get::<Seconds>("SHUTDOWN_GRACE_SECONDS").0,
         };
         reader.finish((config, log))
@@ -109,6 +129,20 @@ fn check_source_type(reader: &mut Reader<'_>) {
             "POLICY_SOURCE_TYPE",
             "GIT; bundle servers are not built yet",
         );
+    }
+}
+
+impl FeedConfig {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let state: Option<PathBuf> = reader.non_empty("STATE_DIR");
+        Self {
+            directory: state.map(|state| state.join("feed")),
+            limits: FeedLimits {
+                changes: reader.get("FEED_HISTORY_CHANGES"),
+                bytes: reader.get("FEED_HISTORY_BYTES"),
+                age: seconds(reader, "FEED_HISTORY_SECONDS").unwrap_or(Duration::MAX),
+            },
+        }
     }
 }
 
@@ -202,7 +236,17 @@ fn route(reader: &mut Reader<'_>, key: &str) -> String {
 
 /// Notes a problem with each route that is taken, by one of our own or by another setting.
 fn check_routes(reader: &mut Reader<'_>) {
-    const OWN: [&str; 6] = ["/", "/healthcheck", "/policy", "/webhook", "/token", "/ws"];
+    const OWN: [&str; 9] = [
+        "/",
+        "/healthcheck",
+        "/policy",
+        "/policy/refresh",
+        "/v1/feed/base",
+        "/v1/fleet",
+        "/webhook",
+        "/token",
+        "/ws",
+    ];
     const CHOSEN: [&str; 4] = [
         "DATA_CONFIG_ROUTE",
         "ALL_DATA_ROUTE",

@@ -1,8 +1,8 @@
 //! `/data/…`: where clients find their data, and updates of it.
 
 use axum::Json;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use opal_protocol::{DataUpdate, DataUpdateReport, PeerType, RedactedUrl, ServerDataSourceConfig};
 use serde_json::{Value, json};
@@ -11,8 +11,11 @@ use url::Url;
 
 use crate::error::ApiError;
 use crate::extract::{Bearer, JsonBody};
-use crate::publish::{DataPublishError, Publications};
+use crate::idempotency::IdempotencyKey;
+use crate::position;
+use crate::publish::{DataPublish, DataPublishError};
 use crate::server::App;
+use crate::wait::{self, Wait};
 
 /// Failed entries of a report that are logged one by one.
 const LOGGED_ENTRIES: usize = 10;
@@ -25,7 +28,7 @@ const LOGGED_CHARS: usize = 1_000;
 pub(crate) async fn sources(
     _bearer: Bearer,
     State(app): State<App>,
-    headers: axum::http::HeaderMap,
+    headers: HeaderMap,
 ) -> Response {
     match &app.config.data.sources {
         ServerDataSourceConfig::Static(config) => Json(config).into_response(),
@@ -40,7 +43,7 @@ pub(crate) async fn sources(
     }
 }
 
-fn bearer_token(headers: &axum::http::HeaderMap) -> Option<&str> {
+fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?;
     std::str::from_utf8(opal_runtime::token::bearer(value.as_bytes())?).ok()
 }
@@ -66,24 +69,50 @@ fn with_token(url: &Url, token: Option<&str>) -> String {
 /// `POST /data/config`: publishes a data update to the clients subscribed to its topics.
 ///
 /// Needs a `datasource` token; one that lists `permitted_topics` may publish to no other.
-/// Answers once the update has its place in the feed, before it is delivered.
+/// Answers once the update has its place in the feed, which the headers name, before it is delivered;
+/// with `?wait=` once it is applied or the time is up, and says by whom. A repeat with the same
+/// `Idempotency-Key` publishes nothing.
 pub(crate) async fn publish(
     bearer: Bearer,
-    State(publications): State<Publications>,
+    State(app): State<App>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
     body: JsonBody,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let update = DataUpdate::parse(&body.0)?;
     bearer.require(PeerType::DataSource)?;
     let topics = update.entries.iter().flat_map(|entry| &entry.topics);
     bearer.require_topics(topics)?;
-    match publications.data_update(update).await {
-        Ok(_) => Ok(Json(json!({ "status": "ok" }))),
-        Err(error @ DataPublishError::TooLarge { .. }) => {
-            let text = error.to_string();
-            Err(ApiError::refused(StatusCode::PAYLOAD_TOO_LARGE, text))
-        }
-        Err(error @ DataPublishError::NotAccepted(_)) => {
-            Err(ApiError::unavailable(error.to_string()))
+    let publish = DataPublish {
+        update,
+        key: IdempotencyKey::read(&headers)?,
+        wait: Wait::read(query.as_deref())?,
+    };
+    let published = app.publications.data_update(publish).await?;
+    let body = match &published.outcome {
+        None => json!({ "status": "ok" }),
+        Some(outcome) => wait::answer(
+            &bearer,
+            app.publications.scope(),
+            &published.position,
+            outcome,
+        ),
+    };
+    let mut response = Json(body).into_response();
+    position::say_change(&mut response, &published.position);
+    let durable = app.config.feed.directory.is_some();
+    let durable = HeaderValue::from_static(if durable { "true" } else { "false" });
+    response.headers_mut().insert("x-opal-durable", durable);
+    Ok(response)
+}
+
+impl From<DataPublishError> for ApiError {
+    fn from(error: DataPublishError) -> Self {
+        let text = error.to_string();
+        match error {
+            DataPublishError::TooLarge { .. } => Self::refused(StatusCode::PAYLOAD_TOO_LARGE, text),
+            DataPublishError::KeyReused => Self::refused(StatusCode::UNPROCESSABLE_ENTITY, text),
+            DataPublishError::NotAccepted(_) => Self::unavailable(text),
         }
     }
 }

@@ -3,9 +3,12 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use opal_protocol::Position;
 use opal_protocol::validate::Violation;
 use opal_runtime::token::TokenError;
 use serde_json::{Value, json};
+
+use crate::position;
 
 /// A refusal or failure, in the form that released OPAL's callers know: `{"detail": …}`.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub enum ApiError {
         /// Seconds after which a retry is worthwhile, if that is known.
         retry_after: Option<u32>,
     },
+    /// 503: what was asked for is not here yet; this is where the feed is.
+    Behind(Position),
     /// 500: the reason is in the log.
     Internal,
 }
@@ -35,6 +40,11 @@ impl ApiError {
             detail: detail.into(),
             retry_after: None,
         }
+    }
+
+    /// 400 with a text.
+    pub fn bad_request(detail: impl Into<Value>) -> Self {
+        Self::refused(StatusCode::BAD_REQUEST, detail)
     }
 
     /// 503 for something that passes.
@@ -86,6 +96,12 @@ impl IntoResponse for ApiError {
                     let value = HeaderValue::from(seconds);
                     response.headers_mut().insert(header::RETRY_AFTER, value);
                 }
+                response
+            }
+            Self::Behind(head) => {
+                let text = "this server has not got to the position that was asked for";
+                let mut response = Self::unavailable(text).into_response();
+                position::say(&mut response, Some(head));
                 response
             }
             Self::Internal => {

@@ -10,7 +10,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use bytes::Bytes;
 use chrono::Utc;
 use opal_protocol::validate::Violation;
-use opal_protocol::{Claims, PeerType, Topic};
+use opal_protocol::{Claims, PeerType, ScopeId, Topic};
 use opal_runtime::token::{Access, TokenError};
 use tracing::warn;
 
@@ -43,6 +43,24 @@ impl Bearer {
         match &self.claims {
             Some(claims) => opal_runtime::token::require_peer_type(claims, expected),
             None => Ok(()),
+        }
+    }
+
+    /// Whether the bearer may read this scope: any, if the token lists none.
+    pub fn may_read(&self, scope: &ScopeId) -> bool {
+        let claims = self.claims.as_ref();
+        let allowed = claims.and_then(|claims| claims.allowed_scopes.as_ref());
+        allowed.is_none_or(|allowed| allowed.iter().any(|allowed| allowed == scope.as_str()))
+    }
+
+    /// Refuses (403) a bearer that may not read this scope.
+    pub fn require_scope(&self, scope: &ScopeId) -> Result<(), ApiError> {
+        match self.may_read(scope) {
+            true => Ok(()),
+            false => {
+                let text = format!("this token is not for scope `{scope}`");
+                Err(ApiError::refused(StatusCode::FORBIDDEN, text))
+            }
         }
     }
 

@@ -16,18 +16,30 @@
 //!    its topics and every field.
 //! 2. [`publish::Publications`] expands the topics, and the rest is as above.
 //!
+//! **Who is where**
+//!
+//! `position` keeps readers from answers older than what they know; [`wait`] waits until clients have
+//! applied a change; `fleet` says what each client holds, and `drift` whether that is what it should.
+//!
 //! [`websocket`] lets clients in; `cors` says what browsers may do; [`server`] wires all of it; [`config`] says how.
 
+mod base;
 pub mod config;
 pub mod data;
+mod drift;
 pub mod error;
 pub mod extract;
+mod fleet;
 pub mod health;
+pub mod idempotency;
 pub mod policy;
+mod position;
 pub mod publish;
 pub mod router;
 pub mod security;
 pub mod server;
+pub mod store;
+pub mod wait;
 pub mod websocket;
 
 pub use config::ServerConfig;

@@ -37,6 +37,7 @@ mod error;
 mod git;
 mod manifest;
 mod reader;
+pub(crate) mod refresh;
 mod repo;
 mod selection;
 mod settings;

@@ -13,7 +13,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::error::ApiError;
 use crate::extract::MAX_BODY;
 use crate::server::App;
-use crate::{data, health, policy, security, websocket};
+use crate::{base, data, fleet, health, policy, security, websocket};
 
 /// The largest payload that GitHub sends; anyone may post one, and is judged once it is read.
 const MAX_WEBHOOK: usize = 25 * 1024 * 1024;
@@ -32,6 +32,9 @@ pub fn router(app: App) -> Router {
         .route("/", get(health::check))
         .route("/healthcheck", get(health::check))
         .route("/policy", get(policy::api::bundle))
+        .route("/policy/refresh", post(policy::refresh::refresh))
+        .route("/v1/feed/base", get(base::base))
+        .route("/v1/fleet", get(fleet::fleet))
         .route(
             "/webhook",
             post(policy::webhook::receive).layer(webhook_limit),

@@ -2,23 +2,24 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::FromRef;
 use opal_protocol::ScopeId;
 use opal_pubsub::Publisher;
-use opal_pubsub::feed::{FeedLimits, FeedLog, new_epoch};
-use opal_pubsub::hub::Hub;
-use opal_pubsub::publisher::HubTask;
 use opal_runtime::token::Access;
 use opal_runtime::{TaskSpawner, Tasks};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
+use crate::base::Bases;
 use crate::config::ServerConfig;
+use crate::drift::DriftCheck;
 use crate::policy::{PolicyRepo, PolicyWatcher, WatcherHandle};
 use crate::publish::Publications;
 use crate::router::router;
+use crate::store::{self, StoreError};
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,14 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The feed that an earlier server kept cannot be used, or there is no place to keep one.
+    #[error("could not open the feed in `{}` (OPAL_STATE_DIR)", directory.display())]
+    State {
+        /// Where it is kept.
+        directory: PathBuf,
+        /// Why not.
+        source: StoreError,
+    },
 }
 
 /// What handlers work with. Cheap to clone.
@@ -42,6 +51,7 @@ pub struct App {
     pub(crate) publisher: Publisher,
     pub(crate) publications: Publications,
     pub(crate) policy: Option<Policy>,
+    pub(crate) bases: Bases,
     pub(crate) tasks: TaskSpawner,
 }
 
@@ -55,12 +65,6 @@ pub(crate) struct Policy {
 impl FromRef<App> for Access {
     fn from_ref(app: &App) -> Self {
         app.config.security.access.clone()
-    }
-}
-
-impl FromRef<App> for Publications {
-    fn from_ref(app: &App) -> Self {
-        app.publications.clone()
     }
 }
 
@@ -80,10 +84,11 @@ impl Server {
             port: config.port,
             source,
         })?;
-        let (publisher, hub) = hub();
+        let (publisher, hub) = store::open(&config).await?;
         let publications = Publications::new(publisher.clone(), ScopeId::default());
         let (policy, watcher) = policy(&config, &publications).unzip();
         let app = App {
+            bases: Bases::new(publisher.clone()),
             publisher,
             publications,
             policy: policy.clone(),
@@ -96,8 +101,11 @@ impl Server {
         let grace = app.config.shutdown_grace;
         let shutdown = tasks.shutdown().clone();
         tasks.spawn("hub", hub.run(shutdown.clone()));
-        if let Some(watcher) = watcher {
-            tasks.spawn("policy-watcher", watcher.run(shutdown));
+        if let (Some(watcher), Some(policy)) = (watcher, &app.policy) {
+            let every = app.config.drift_check;
+            let drift = DriftCheck::new(app.publisher.clone(), policy.repo.clone(), every);
+            tasks.spawn("policy-watcher", watcher.run(shutdown.clone()));
+            tasks.spawn("drift-check", drift.run(shutdown));
         }
         let serve = opal_runtime::serve(listener, router(app), tasks.spawner(), grace);
         tasks.spawn("http", serve);
@@ -127,11 +135,6 @@ async fn bind(host: &str, port: u16) -> Result<TcpListener, StartError> {
             port,
             source,
         })
-}
-
-fn hub() -> (Publisher, HubTask) {
-    let epoch = new_epoch(&mut rand::rng());
-    Publisher::new(Hub::new(FeedLog::new(epoch, FeedLimits::default())))
 }
 
 fn policy(config: &ServerConfig, publications: &Publications) -> Option<(Policy, PolicyWatcher)> {

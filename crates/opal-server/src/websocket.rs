@@ -55,7 +55,8 @@ pub(crate) async fn connect(State(app): State<App>, request: Request) -> Respons
     let mut response = upgrade
         // The library's defaults cost a hundred kilobytes for each idle connection.
         .read_buffer_size(2048)
-        .write_buffer_size(0)
+        // Room for a few small frames to be one write; it is not taken before.
+        .write_buffer_size(4096)
         .max_message_size(rpc::MAX_FRAME)
         .max_frame_size(rpc::MAX_FRAME)
         .on_upgrade(move |socket| async move {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio_util::sync::CancellationToken;
 
+use crate::console::{complain, is_reader_gone, say};
 use crate::stack::{GRACE, Stack, StackOptions};
 use crate::story::{NEW_GRANT, POLICY, PolicyRepository};
 
@@ -35,16 +36,21 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let shown = async {
         let demo = Demo::start(&repository, directory.path(), &tasks).await?;
         demo.show(&repository).await?;
-        demo.invite(&repository);
-        anyhow::Ok(())
+        demo.invite(&repository)?;
+        match options.once {
+            true => Ok(()),
+            false => say!("\nEverything keeps running; Ctrl-C ends it."),
+        }
     };
     let outcome = shutdown.run_until_cancelled(shown).await;
-    match &outcome {
-        Some(Ok(())) if !options.once => {
-            println!("\nEverything keeps running; Ctrl-C ends it.");
-        }
-        Some(Err(error)) => eprintln!("opal demo: {error:#}"),
-        _ => {}
+    // Parts that stop refuse those that still ask: that is no failure of its own.
+    let interrupted = shutdown.is_cancelled();
+    let outcome = outcome.filter(|outcome| outcome.is_ok() || !interrupted);
+    let reader_gone = matches!(&outcome, Some(Err(error)) if is_reader_gone(error));
+    if let Some(Err(error)) = &outcome
+        && !reader_gone
+    {
+        complain!("opal demo: {error:#}");
     }
     if options.once || !matches!(outcome, Some(Ok(()))) {
         shutdown.cancel();
@@ -54,6 +60,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
         Some(Ok(())) => Ok(ExitCode::SUCCESS),
         // Interrupted before everything was shown.
         None if !options.once => Ok(ExitCode::SUCCESS),
+        Some(Err(_)) if reader_gone => Ok(ExitCode::SUCCESS),
         Some(Err(_)) | None => Ok(ExitCode::FAILURE),
     }
 }
@@ -92,19 +99,19 @@ impl Demo {
             polling: 0,
         };
         let stack = Stack::start(&options, tasks).await?;
-        println!("A policy repository, a server, a client and an engine, in secure mode:");
-        println!("  repository  {repo}");
-        println!("  server      http://{}", stack.server);
-        println!("  client      http://{}", stack.client);
-        println!(
+        say!("A policy repository, a server, a client and an engine, in secure mode:")?;
+        say!("  repository  {repo}")?;
+        say!("  server      http://{}", stack.server)?;
+        say!("  client      http://{}", stack.client)?;
+        say!(
             "  engine      http://{}   (open it in a browser)",
             stack.engine
-        );
+        )?;
         stack.wait_until_ready(PATIENCE).await?;
-        println!(
+        say!(
             "Ready after {}, keys made and repository cloned.",
             millis(started)
-        );
+        )?;
         let http = opal_runtime::http::client(&Default::default())?;
         Ok(Self { stack, http })
     }
@@ -120,10 +127,10 @@ impl Demo {
             action: "write",
         };
 
-        println!("\n1. A decision: bob is a viewer.");
+        say!("\n1. A decision: bob is a viewer.")?;
         self.expect(comment, false).await?;
 
-        println!("\n2. A commit lets viewers comment; a signed webhook says so.");
+        say!("\n2. A commit lets viewers comment; a signed webhook says so.")?;
         let (old, new) = NEW_GRANT;
         repository
             .write("rbac.rego", &POLICY.replace(old, new))
@@ -134,7 +141,7 @@ impl Demo {
         self.await_answer(comment, true, committed, "commit")
             .await?;
 
-        println!("\n3. A data update makes bob an editor.");
+        say!("\n3. A data update makes bob an editor.")?;
         self.expect(write, false).await?;
         let published = Instant::now();
         self.publish_role("editor").await?;
@@ -162,7 +169,7 @@ impl Demo {
         let asked = Instant::now();
         let answer = self.ask(question).await?;
         let Question { user, action } = question;
-        println!("   may {user} {action}?  {answer}   ({})", millis(asked));
+        say!("   may {user} {action}?  {answer}   ({})", millis(asked))?;
         if answer != expected {
             bail!("expected {expected}");
         }
@@ -183,10 +190,10 @@ impl Demo {
             }
         }
         let Question { user, action } = question;
-        println!(
+        say!(
             "   may {user} {action}?  {expected}   ({} from {event} to new answer)",
             millis(since)
-        );
+        )?;
         Ok(())
     }
 
@@ -223,7 +230,7 @@ impl Demo {
     }
 
     /// Three commands to go on with.
-    fn invite(&self, repository: &PolicyRepository) {
+    fn invite(&self, repository: &PolicyRepository) -> anyhow::Result<()> {
         let Stack { server, engine, .. } = self.stack;
         let repo = repository.path().display();
         let token = self.stack.tokens.data_source.expose_secret();
@@ -233,24 +240,24 @@ impl Demo {
             user: "bob",
             action: "write",
         };
-        println!("\nGo on by yourself:");
-        println!("\n# a decision");
-        println!(
+        say!("\nGo on by yourself:")?;
+        say!("\n# a decision")?;
+        say!(
             "curl -s http://{engine}/v1/data/app/rbac/allow -d '{}'",
             json!({ "input": question.input() })
-        );
-        println!("\n# a data update: bob is a viewer again");
-        println!(
+        )?;
+        say!("\n# a data update: bob is a viewer again")?;
+        say!(
             "curl -s http://{server}/data/config -H 'Authorization: Bearer {token}' \
              -H 'Content-Type: application/json' -d '{}'",
             role_update("viewer")
-        );
-        println!("\n# a commit: nobody may write");
-        println!(
+        )?;
+        say!("\n# a commit: nobody may write")?;
+        say!(
             "cd {repo} && sed -i '/\"write\"/d' rbac.rego && git -c user.name=me -c user.email=me@localhost \
              commit -qam 'Nobody writes' && curl -s http://{server}/webhook -H 'X-GitHub-Event: push' \
              -H 'X-Hub-Signature-256: {signature}' -d '{body}'"
-        );
+        )
     }
 }
 

@@ -10,6 +10,7 @@ use opal_runtime::Tasks;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::console::say;
 use crate::stack::GRACE;
 
 /// What to do with the engine.
@@ -45,7 +46,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
     let listener = TcpListener::bind(&options.addr)
         .await
         .with_context(|| format!("could not listen on `{}`", options.addr))?;
-    println!("The engine listens on http://{}", listener.local_addr()?);
+    say!("The engine listens on http://{}", listener.local_addr()?)?;
     let tasks = Tasks::new(CancellationToken::new());
     opal_runtime::shutdown::on_signal(&tasks)?;
     let serve = opal_runtime::serve(listener, engine.router(), tasks.spawner(), GRACE);

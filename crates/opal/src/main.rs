@@ -1,7 +1,8 @@
-//! One tool for people: `opal demo`, `opal up`, `opal engine`.
+//! One tool for people: `opal demo`, `opal up`, `opal engine`, `opal publish`, `opal status`.
 //!
 //! [`stack`] runs server, client and engine in this process, over their own sockets; [`demo`] and
-//! [`up`] are two ways to use it. [`engine`] is the embedded engine alone.
+//! [`up`] are two ways to use it. [`engine`] is the embedded engine alone. [`publish`] and
+//! [`status`] ask a server elsewhere, through [`remote`]. All of them speak through [`console`].
 
 use std::process::ExitCode;
 
@@ -9,11 +10,17 @@ use clap::{Parser, Subcommand};
 use opal_runtime::config::{CommandLine, Environment, Program, Reader, Settings};
 use opal_runtime::telemetry::{self, LevelFilter, LogConfig, LogLevel};
 
+mod console;
 mod demo;
 mod engine;
+mod publish;
+mod remote;
 mod stack;
+mod status;
 mod story;
 mod up;
+
+use console::complain;
 
 /// Keep policy engines in step with policy in git and data anywhere.
 #[derive(Debug, Parser)]
@@ -29,6 +36,10 @@ enum Command {
     Demo(demo::Options),
     /// Run server, client and engine for a policy repository of your own.
     Up(up::Options),
+    /// Publish a data update through a server, and see who applied it.
+    Publish(Box<publish::Options>),
+    /// Show which client of a server holds what, the worst first.
+    Status(status::Options),
     /// The embedded policy engine alone.
     #[command(subcommand)]
     Engine(engine::Command),
@@ -37,8 +48,8 @@ enum Command {
 fn main() -> ExitCode {
     opal_runtime::http::install_crypto_provider();
     let arguments = Arguments::parse();
-    // A demonstration speaks for itself; its log shows what goes wrong.
-    let quiet = matches!(arguments.command, Command::Demo(_));
+    // What speaks for itself needs no log but of what goes wrong.
+    let quiet = !matches!(arguments.command, Command::Up(_) | Command::Engine(_));
     init_log(if quiet {
         LevelFilter::ERROR
     } else {
@@ -47,7 +58,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("opal: could not start: {error}");
+            complain!("opal: could not start: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -55,13 +66,16 @@ fn main() -> ExitCode {
         match arguments.command {
             Command::Demo(options) => demo::run(options).await,
             Command::Up(options) => up::run(options).await,
+            Command::Publish(options) => publish::run(*options).await,
+            Command::Status(options) => status::run(options).await,
             Command::Engine(command) => engine::run(command).await,
         }
     });
     match outcome {
         Ok(code) => code,
+        Err(error) if console::is_reader_gone(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("opal: {error:#}");
+            complain!("opal: {error:#}");
             ExitCode::FAILURE
         }
     }

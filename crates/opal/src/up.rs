@@ -11,6 +11,7 @@ use opal_runtime::Tasks;
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
+use crate::console::say;
 use crate::stack::{GRACE, Stack, StackOptions};
 
 #[derive(Debug, Args)]
@@ -48,7 +49,9 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     opal_runtime::shutdown::on_signal(&tasks)?;
     let shutdown = tasks.shutdown().clone();
     let started = shutdown.run_until_cancelled(start(&options, &tasks)).await;
-    let outcome = started.unwrap_or(Ok(()));
+    // Parts that stop refuse those that still start: that is no failure of its own.
+    let interrupted = shutdown.is_cancelled();
+    let outcome = started.filter(|_| !interrupted).unwrap_or(Ok(()));
     if outcome.is_err() {
         shutdown.cancel();
     }
@@ -73,26 +76,25 @@ async fn start(options: &Options, tasks: &Tasks) -> anyhow::Result<()> {
         tasks,
     )
     .await?;
-    println!("Following branch `{}` of {}", options.branch, options.repo);
-    println!(
+    say!("Following branch `{}` of {}", options.branch, options.repo)?;
+    say!(
         "  engine  http://{}   (a page to ask it in a browser)",
         stack.engine
-    );
-    println!("  client  http://{}/healthy", stack.client);
-    println!("  server  http://{}", stack.server);
-    println!(
+    )?;
+    say!("  client  http://{}/healthy", stack.client)?;
+    say!("  server  http://{}", stack.server)?;
+    say!(
         "Publish data with this token:\n  {}",
         stack.tokens.data_source.expose_secret()
-    );
-    println!(
+    )?;
+    say!(
         "Sign webhooks (POST http://{}/webhook) with this secret:\n  {}",
         stack.server,
         stack.tokens.webhook_secret.expose_secret()
-    );
+    )?;
     match stack.wait_until_ready(Duration::from_secs(60)).await {
-        Ok(()) => println!("The engine is ready."),
+        Ok(()) => say!("The engine is ready."),
         // Nothing gives up: what is missing may still come.
-        Err(error) => println!("Still waiting: {error}"),
+        Err(error) => say!("Still waiting: {error}"),
     }
-    Ok(())
 }

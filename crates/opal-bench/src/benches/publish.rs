@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use opal_testing::http;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Sample, ms};
 use crate::contender::Contender;
@@ -25,7 +25,7 @@ pub(super) async fn delivery(contender: Contender) -> anyhow::Result<Vec<Sample>
     let directory = tempfile::tempdir()?;
     let server = contender.server(directory.path(), []).await?;
     let mut subscribers = Subscribers::connect(&server, SUBSCRIBERS).await?;
-    let update = update_of_256_bytes();
+    let update = update_of(256).to_string();
     let publish = async || {
         let request = http::post(server.url("/data/config"));
         let request = request
@@ -55,18 +55,17 @@ pub(super) async fn delivery(contender: Contender) -> anyhow::Result<Vec<Sample>
 }
 
 /// Lets the server read the answers that are still on their way. Nothing outside shows when it has.
-async fn settle() {
+pub(super) async fn settle() {
     tokio::time::sleep(Duration::from_millis(150)).await;
 }
 
-/// An inline update whose document has 256 bytes.
-fn update_of_256_bytes() -> String {
-    let padding = 256 - json!({"value": ""}).to_string().len();
+/// An inline update whose document has so many bytes, at least 12.
+pub(super) fn update_of(bytes: usize) -> Value {
+    let padding = bytes.saturating_sub(json!({"value": ""}).to_string().len());
     json!({"id": "bench", "reason": "bench", "entries": [{
         "url": "",
         "topics": ["policy_data"],
         "dst_path": "/bench",
         "data": {"value": "x".repeat(padding)},
     }]})
-    .to_string()
 }

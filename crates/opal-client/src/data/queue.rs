@@ -35,6 +35,8 @@ pub struct Job {
     pub update_id: UpdateId,
     /// Whether it is one of the sources that the server names, and not part of a publish.
     pub is_source: bool,
+    /// Whether it may stand on what a bundle brings that is still to come.
+    pub needs_bundle: bool,
     /// Where the ledger keeps it; nowhere if nobody counts on it.
     pub place: Option<Place>,
     /// The entry as received.
@@ -433,11 +435,16 @@ impl Queue {
     /// Takes out the patches whose turn has come and before which newer entries were written: what
     /// such a patch would do now need not be what it does in its place. What it is based on must be
     /// taken anew.
-    pub fn take_overtaken_patches(&mut self) -> Vec<Notice> {
+    pub fn take_overtaken_patches(&mut self, bundle_is_due: bool) -> Vec<Notice> {
         let is_overtaken = |(seq, item): &(&Seq, &Item)| {
+            let is_held = bundle_is_due && item.job.needs_bundle;
             let is_patch = item.job.method == SaveMethod::Patch;
             let is_ready = matches!(item.state, State::Ready(_));
-            is_patch && is_ready && !self.waits_for_older(**seq) && self.is_overtaken(**seq, item)
+            is_patch
+                && is_ready
+                && !is_held
+                && !self.waits_for_older(**seq)
+                && self.is_overtaken(**seq, item)
         };
         let overtaken: Vec<Seq> = self
             .items
@@ -458,12 +465,15 @@ impl Queue {
 
     /// Everything that may be written now, in order. Each of them has to be given to
     /// [`Queue::written`] before the next batch that it could affect is handed out.
-    pub fn next_batch(&mut self) -> Vec<Write> {
-        let stalled = self.stalled();
+    ///
+    /// While a `bundle_is_due`, entries that need it wait, as a patch waits for a failing entry.
+    pub fn next_batch(&mut self, bundle_is_due: bool) -> Vec<Write> {
+        let stalled = self.stalled(bundle_is_due);
         let mut batch: BTreeSet<Seq> = BTreeSet::new();
         for (seq, item) in &self.items {
             let is_ready = matches!(item.state, State::Ready(_));
-            if is_ready && self.may_write(*seq, item, &stalled, &batch) {
+            let is_held = bundle_is_due && item.job.needs_bundle;
+            if is_ready && !is_held && self.may_write(*seq, item, &stalled, &batch) {
                 batch.insert(*seq);
                 batch.extend(self.written_ahead_of(*seq, item));
             }
@@ -476,7 +486,7 @@ impl Queue {
 
     /// The entries that newer ones need not wait for: those that failed, and patches that wait for
     /// one of those.
-    fn stalled(&self) -> BTreeSet<Seq> {
+    fn stalled(&self, bundle_is_due: bool) -> BTreeSet<Seq> {
         let mut stalled: BTreeSet<Seq> = BTreeSet::new();
         for (seq, item) in &self.items {
             let waits_for = |older: &Seq| {
@@ -485,7 +495,8 @@ impl Queue {
             };
             let is_patch = item.job.method == SaveMethod::Patch;
             let waits = is_patch && stalled.iter().any(waits_for);
-            if !item.is_written() && (item.is_late() || waits) {
+            let is_held = bundle_is_due && item.job.needs_bundle;
+            if !item.is_written() && (item.is_late() || waits || is_held) {
                 stalled.insert(*seq);
             }
         }

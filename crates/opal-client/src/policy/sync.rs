@@ -41,6 +41,8 @@ pub struct PolicySync {
     running: Option<Want>,
     failed_rounds: u32,
     retry_at: Option<Instant>,
+    /// When a snapshot begins, whatever is announced meanwhile: others begin theirs before.
+    not_before: Option<Instant>,
     /// Whether the first bundle was applied, or a first round of trying ended.
     settled: bool,
     /// Whether the store holds no commit that a difference could start from, though the request that
@@ -60,6 +62,7 @@ impl PolicySync {
             running: None,
             failed_rounds: 0,
             retry_at: None,
+            not_before: None,
             settled: false,
             distrusted: false,
             at_least: None,
@@ -87,7 +90,21 @@ impl PolicySync {
         self.settled = false;
         self.distrusted = true;
         self.wants(Want::Everything);
-        self.retry_at = Some(at);
+        self.not_before = Some(at);
+    }
+
+    /// Whether the store holds a commit and nothing else is wanted.
+    pub fn is_idle(&self) -> bool {
+        self.applied.is_some() && self.want == Want::Nothing && self.running.is_none()
+    }
+
+    /// The bundle that was applied may not be of the commit that was announced: ask again at `at`,
+    /// unless that is wanted already.
+    pub fn ask_again(&mut self, at: Instant) {
+        if self.want == Want::Nothing {
+            self.want = Want::SinceApplied;
+            self.retry_at = Some(at);
+        }
     }
 
     /// Whether the first attempt is over, one way or the other: data may be written.
@@ -134,7 +151,8 @@ impl PolicySync {
 
     /// The request to start now, if any.
     pub fn next_request(&mut self, now: Instant) -> Option<BundleRequest> {
-        let waits = self.retry_at.is_some_and(|at| at > now);
+        let times = [self.retry_at, self.not_before];
+        let waits = times.into_iter().flatten().any(|at| at > now);
         if self.running.is_some() || self.want == Want::Nothing || waits {
             return None;
         }
@@ -142,6 +160,7 @@ impl PolicySync {
         self.running = Some(want);
         self.distrusted &= want != Want::Everything;
         self.retry_at = None;
+        self.not_before = None;
         let base = match want {
             Want::SinceApplied => self.applied.clone(),
             Want::Nothing | Want::Everything => None,
@@ -195,7 +214,7 @@ impl PolicySync {
     /// When [`PolicySync::next_request`] may have something without anything else happening.
     pub fn next_wake(&self) -> Option<Instant> {
         let is_free = self.running.is_none() && self.want != Want::Nothing;
-        self.retry_at.filter(|_| is_free)
+        self.retry_at.max(self.not_before).filter(|_| is_free)
     }
 }
 

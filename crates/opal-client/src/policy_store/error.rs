@@ -27,7 +27,7 @@ pub enum StoreError {
         /// The time it had.
         limit: Duration,
     },
-    /// The engine answered something that the request does not allow for.
+    /// The answer is no verdict of the engine on the change, or none that the request allows for.
     #[error("the policy store answered {status} to {method} `{url}`: {message}")]
     Rejected {
         /// The request's method.
@@ -98,21 +98,21 @@ impl From<PatchError> for StoreError {
 }
 
 impl StoreError {
-    /// Whether the same change may succeed later without anyone changing anything.
+    /// Whether the same change may succeed later. Only a verdict on what it says is final: that a
+    /// token was rotated, that a proxy answers in the engine's place, or that the engine failed is
+    /// nothing that the change could help.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::NotAuthorized { .. } => true,
-            Self::Rejected { status, .. } => {
-                status.is_server_error()
-                    || *status == StatusCode::TOO_MANY_REQUESTS
-                    || *status == StatusCode::REQUEST_TIMEOUT
-            }
+            Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::NotAuthorized { .. }
+            | Self::EngineFailed(_)
+            | Self::InvalidAnswer { .. } => true,
+            Self::Rejected { status, .. } => *status != StatusCode::PAYLOAD_TOO_LARGE,
             Self::Refused { .. }
             | Self::PatchFailed { .. }
             | Self::OutcomeUnknown { .. }
-            | Self::InvalidDocument { .. }
-            | Self::EngineFailed(_)
-            | Self::InvalidAnswer { .. } => false,
+            | Self::InvalidDocument { .. } => false,
         }
     }
 

@@ -65,30 +65,43 @@ impl MemoryStore {
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
-        // A panic cannot leave half a change behind: changes are made to a copy.
+        // A panic cannot leave half a change behind: changes of more than one place are made to a
+        // copy.
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// [`PolicyStore::apply`], which waits for nothing here.
+    pub(crate) fn apply_now(&self, batch: Vec<StoreChange>) -> Vec<Result<(), StoreError>> {
+        let changes = batch.into_iter();
+        changes.map(|change| self.change(change)).collect()
     }
 
     fn change(&self, change: StoreChange) -> Result<(), StoreError> {
         let mut contents = self.contents();
-        let mut next = contents.clone();
         match change {
-            StoreChange::Bundle(bundle) => next.bundle(&bundle)?,
+            StoreChange::Bundle(bundle) => {
+                let mut next = contents.clone();
+                next.bundle(&bundle)?;
+                *contents = next;
+            }
             StoreChange::Put { path, document } => {
-                let static_data = &next.static_data;
-                for write in static_data.writes(&path, &document, self.split_root)? {
-                    next.put(&write)?;
+                let static_data = &contents.static_data;
+                let writes = static_data.writes(&path, &document, self.split_root)?;
+                if let [write] = writes.as_slice() {
+                    return contents.put(write);
                 }
+                let mut next = contents.clone();
+                writes.iter().try_for_each(|write| next.put(write))?;
+                *contents = next;
             }
             StoreChange::Patch { path, operations } => {
                 let patch = Patch::parse(path.clone(), &operations)?;
-                let value = next.data.pointer(&path.to_pointer()).cloned();
+                let value = contents.data.pointer(&path.to_pointer()).cloned();
                 let value = value.ok_or_else(|| patch.fails("there is no document"))?;
-                next.set(&path, patch.apply(value)?)?;
+                contents.set(&path, patch.apply(value)?)?;
             }
-            StoreChange::Delete { path } => next.remove(&path),
+            StoreChange::Delete { path } => contents.remove(&path),
         }
-        *contents = next;
         Ok(())
     }
 }
@@ -96,10 +109,7 @@ impl MemoryStore {
 #[async_trait]
 impl PolicyStore for MemoryStore {
     async fn apply(&self, batch: Vec<StoreChange>) -> Vec<Result<(), StoreError>> {
-        batch
-            .into_iter()
-            .map(|change| self.change(change))
-            .collect()
+        self.apply_now(batch)
     }
 
     async fn is_reachable(&self) -> Result<(), StoreError> {
@@ -138,13 +148,14 @@ impl Contents {
         Ok(())
     }
 
+    /// Writes all of it or nothing.
     fn put(&mut self, write: &Write) -> Result<(), StoreError> {
         let value = serde_json::from_str(&write.json)
             .map_err(|error| invalid(&write.path, error.to_string()))?;
         self.set(&write.path, value)
     }
 
-    /// Makes the objects that lead to `path`.
+    /// Makes the objects that lead to `path`, unless something there is none.
     fn set(&mut self, path: &DataPath, value: Value) -> Result<(), StoreError> {
         if path.is_root() && !value.is_object() {
             return Err(invalid(path, "the whole data must be an object".to_owned()));

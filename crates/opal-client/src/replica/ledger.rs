@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use opal_protocol::feed::{AppliedArguments, FailingEntry};
-use opal_protocol::{CommitHash, Epoch, Position, Revision};
+use opal_protocol::{CommitHash, DataPath, Epoch, Position, Revision};
 
 /// One entry on its way into the store: the change that it is part of, and a number of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +27,14 @@ pub(super) struct Trouble {
     pub(super) error: String,
     /// Since when: RFC 3339.
     pub(super) since: String,
+}
+
+/// An entry that is not tried again.
+#[derive(Debug)]
+struct Refused {
+    revision: Revision,
+    path: Option<DataPath>,
+    trouble: Trouble,
 }
 
 /// What is to be told to the server.
@@ -50,12 +58,15 @@ pub(super) struct Ledger {
     /// Whether a snapshot is still to come: what we hold is of no position.
     awaits_snapshot: bool,
     data: BTreeMap<Place, Option<Trouble>>,
+    /// Those of them that came with the base. Each may stand for any number of changes up to the
+    /// base's position, so nothing up to there is claimed before all of them were written.
+    of_base: BTreeSet<Place>,
     /// Entries that are not fetched any more, since a newer one fetches the same: done when it is.
     heirs: BTreeMap<Place, Vec<Place>>,
     policy: BTreeSet<Revision>,
     policy_trouble: Option<Trouble>,
     /// Entries that are not tried again, newest last.
-    refused: Vec<(Revision, Trouble)>,
+    refused: Vec<Refused>,
     /// Somebody waits to hear of these.
     confirm: BTreeSet<Revision>,
     policies: Option<(CommitHash, String)>,
@@ -110,21 +121,23 @@ impl Ledger {
         self.received = Some(position);
     }
 
+    /// The server's history may be another one than ours, even in the same epoch: what was announced
+    /// to us counts for nothing.
+    pub(super) fn forget_history(&mut self) {
+        self.policy.clear();
+        self.confirm.clear();
+        self.received = None;
+        self.base = None;
+    }
+
     /// Everything is to be taken anew, as of `head` or later.
     pub(super) fn begin_snapshot(&mut self, head: Position, follows_policy: bool) {
-        let goes_on = self.received.is_some_and(|held| held.epoch == head.epoch);
-        if !goes_on {
-            self.policy.clear();
-            self.confirm.clear();
-        }
         self.received = Some(head);
-        self.base = None;
-        self.awaits_snapshot = true;
         // What was told before does not count on the connection that asked for this.
         self.reported = None;
-        self.data.clear();
-        self.heirs.clear();
-        self.refused.clear();
+        self.policies = None;
+        self.reload_data();
+        self.base = None;
         if follows_policy {
             self.policy.insert(head.revision);
         }
@@ -134,6 +147,7 @@ impl Ledger {
     pub(super) fn reload_data(&mut self) {
         self.awaits_snapshot = true;
         self.data.clear();
+        self.of_base.clear();
         self.heirs.clear();
         self.refused.clear();
     }
@@ -165,6 +179,16 @@ impl Ledger {
         self.data.insert(place, None);
     }
 
+    pub(super) fn open_base(&mut self, place: Place) {
+        self.open_data(place);
+        self.of_base.insert(place);
+    }
+
+    /// How many entries of changes after the base are open.
+    pub(super) fn open_beyond_base(&self) -> usize {
+        self.data.len() - self.of_base.len()
+    }
+
     /// The policy that the feed asks for, if the store lacks some of it.
     pub(super) fn needed_policy(&self) -> Option<Revision> {
         self.policy.last().copied()
@@ -190,33 +214,59 @@ impl Ledger {
         self.policies = Some((commit, digest));
     }
 
-    /// `old` is not fetched any more, since `heir` fetches the same.
+    /// `old` is not fetched any more, since `heir` fetches the same. So are those that `old` was the
+    /// heir of.
     pub(super) fn inherit(&mut self, heir: Place, old: Place) {
-        if self.data.contains_key(&old) {
-            self.heirs.entry(heir).or_default().push(old);
+        let mut olds = self.heirs.remove(&old).unwrap_or_default();
+        // Of one that is part of no change, or of the same one, the heir's own state tells all.
+        if old.revision == Revision(0) || old.revision == heir.revision {
+            self.data.remove(&old);
+            if self.of_base.remove(&old) {
+                self.of_base.insert(heir);
+            }
+        } else if let Some(trouble) = self.data.get_mut(&old) {
+            // Its failure is the heir's from now on.
+            *trouble = None;
+            olds.push(old);
+        }
+        if !olds.is_empty() {
+            self.heirs.entry(heir).or_default().append(&mut olds);
         }
     }
 
     /// The store holds the entry, or a newer one in its place.
     pub(super) fn data_done(&mut self, place: Place) {
-        self.data.remove(&place);
-        for old in self.heirs.remove(&place).unwrap_or_default() {
-            self.data_done(old);
+        let olds = self.heirs.remove(&place).unwrap_or_default();
+        for done in olds.into_iter().chain([place]) {
+            self.data.remove(&done);
+            self.of_base.remove(&done);
         }
     }
 
-    /// The entry will not be in the store.
-    pub(super) fn data_refused(&mut self, place: Place, trouble: Trouble) {
-        for old in self.heirs.remove(&place).unwrap_or_default() {
-            self.data_refused(old, trouble.clone());
-        }
-        if self.data.remove(&place).is_none() {
+    /// The entry for `path`, if it has one, will not be in the store.
+    pub(super) fn data_refused(&mut self, place: Place, path: Option<DataPath>, trouble: Trouble) {
+        let was_open = self.data.contains_key(&place);
+        self.data_done(place);
+        if !was_open {
             return;
         }
         if self.refused.len() == MOST_REFUSED {
             self.refused.remove(0);
         }
-        self.refused.push((place.revision, trouble));
+        self.refused.push(Refused {
+            revision: place.revision,
+            path,
+            trouble,
+        });
+    }
+
+    /// A document was written at `path`: what had been refused there or below is history.
+    pub(super) fn written_over(&mut self, path: &DataPath) {
+        let is_below = |refused: &Refused| {
+            let at = refused.path.as_ref();
+            at.is_some_and(|at| path.contains(at))
+        };
+        self.refused.retain(|refused| !is_below(refused));
     }
 
     /// The entry is tried again. It may have been in the store before, and no longer is.
@@ -224,13 +274,12 @@ impl Ledger {
         if self.awaits_snapshot || self.received.is_none() {
             return;
         }
-        for old in self.heirs.get(&place).cloned().unwrap_or_default() {
-            self.data_failing(old, trouble.clone());
-        }
         let before = self.data.get(&place).cloned().flatten();
         let since = before.map_or_else(|| trouble.since.clone(), |before| before.since);
         self.data.insert(place, Some(Trouble { since, ..trouble }));
-        self.urgent |= self.confirm.contains(&place.revision);
+        let olds = self.heirs.get(&place).into_iter().flatten();
+        let mut concerned = olds.chain([&place]).map(|place| place.revision);
+        self.urgent |= concerned.any(|revision| self.confirm.contains(&revision));
     }
 
     fn is_open(&self, revision: Revision) -> bool {
@@ -238,7 +287,15 @@ impl Ledger {
             revision,
             part: u64::MAX,
         };
-        self.policy.contains(&revision) || self.data.range(parts).next().is_some()
+        self.floor().is_some_and(|floor| revision <= floor)
+            || self.policy.contains(&revision)
+            || self.data.range(parts).next().is_some()
+    }
+
+    /// Up to here nothing is claimed, since the base is not written yet.
+    fn floor(&self) -> Option<Revision> {
+        let base = self.base.filter(|_| !self.of_base.is_empty())?;
+        Some(base.revision)
     }
 
     /// Where the store is, if it holds everything up to there and nothing beyond.
@@ -250,7 +307,8 @@ impl Ledger {
         {
             return None;
         }
-        self.open_revisions().next().is_none().then_some(received)
+        let is_whole = self.of_base.is_empty() && self.open_from(Revision(1)).is_none();
+        is_whole.then_some(received)
     }
 
     /// Whether the store holds everything that is in our hands, data sources included.
@@ -258,16 +316,21 @@ impl Ledger {
         self.low().is_some() && self.data.is_empty() && self.policy.is_empty()
     }
 
-    fn open_revisions(&self) -> impl Iterator<Item = Revision> {
-        let data = self.data.keys().map(|place| place.revision);
-        let open: BTreeSet<Revision> = data.chain(self.policy.iter().copied()).collect();
-        open.into_iter().filter(|revision| *revision > Revision(0))
+    /// The first open change at or after `revision`.
+    fn open_from(&self, revision: Revision) -> Option<Revision> {
+        let data = self.data.range(Place { revision, part: 0 }..).next();
+        let data = data.map(|(place, _)| place.revision);
+        let policy = self.policy.range(revision..).next().copied();
+        data.into_iter().chain(policy).min()
     }
 
     /// Where the store is: the last revision up to which it holds everything.
     pub(super) fn held(&self) -> Option<(Epoch, Revision)> {
         let received = self.received.filter(|_| !self.awaits_snapshot)?;
-        let first_open = self.open_revisions().next();
+        if self.floor().is_some() {
+            return Some((received.epoch, Revision(0)));
+        }
+        let first_open = self.open_from(Revision(1));
         // The base may have brought changes that were not announced yet: of those we claim nothing.
         let low = first_open.map_or(received.revision, |first| Revision(first.0 - 1));
         Some((received.epoch, low.min(received.revision)))
@@ -313,11 +376,12 @@ impl Ledger {
             return Vec::new();
         };
         let mut ranges = Vec::new();
-        let mut open = self.open_revisions().peekable();
-        while let Some(Revision(before)) = open.next() {
-            let last = open.peek().map_or(received.revision.0, |next| next.0 - 1);
+        let mut open = self.floor().or_else(|| self.open_from(Revision(1)));
+        while let Some(Revision(before)) = open.filter(|_| ranges.len() < MOST_RANGES) {
+            open = self.open_from(Revision(before + 1));
+            let last = open.map_or(received.revision.0, |next| next.0 - 1);
             let last = last.min(received.revision.0);
-            if last > before && ranges.len() < MOST_RANGES {
+            if last > before {
                 ranges.push((Revision(before + 1), Revision(last)));
             }
         }
@@ -341,7 +405,7 @@ impl Ledger {
             Some(told(place.revision, trouble, false))
         });
         let refused = self.refused.iter();
-        let refused = refused.map(|(revision, trouble)| told(*revision, trouble, true));
+        let refused = refused.map(|refused| told(refused.revision, &refused.trouble, true));
         policy
             .chain(data)
             .chain(refused)
@@ -354,9 +418,13 @@ impl Ledger {
         self.failing()
     }
 
-    /// How many changes are open.
+    /// How many entries and commits are open.
     pub(super) fn open_count(&self) -> usize {
-        self.open_revisions().count()
+        let open = Place {
+            revision: Revision(1),
+            part: 0,
+        };
+        self.data.range(open..).count() + self.policy.len()
     }
 }
 
@@ -430,7 +498,7 @@ mod tests {
     #[test]
     fn a_refused_entry_is_told_of_and_holds_up_nothing() {
         let mut ledger = with_open(&[3], 3);
-        ledger.data_refused(place(3), trouble("no such path"));
+        ledger.data_refused(place(3), None, trouble("no such path"));
         let report = ledger.take_report().unwrap();
         assert_eq!(report.applied.low, Revision(3));
         assert!(report.applied.failing[0].is_final);

@@ -88,9 +88,13 @@ impl Bench {
     }
 
     fn change(&mut self, position: Position, entries: Vec<DataSourceEntry>) {
+        self.change_on("t", position, entries);
+    }
+
+    fn change_on(&mut self, topic: &str, position: Position, entries: Vec<DataSourceEntry>) {
         self.event(Event::Change(FeedChange {
             position,
-            topics: vec!["t".into()],
+            topics: vec![topic.into()],
             payload: update(entries),
             confirm: false,
         }));
@@ -119,6 +123,25 @@ impl Bench {
         paths
     }
 
+    /// Fetches the one document that is to be fetched.
+    fn fetch(&mut self, text: &str) {
+        let fetch = self.replica.next_fetch(self.now).expect("a fetch");
+        let document = Document::parse(text).unwrap();
+        self.replica
+            .fetched(fetch.seq, Ok(document), self.now, &mut self.rng);
+    }
+
+    /// Fails to.
+    fn fail_fetch(&mut self) {
+        let fetch = self.replica.next_fetch(self.now).expect("a fetch");
+        let failure = Failure {
+            error: "nobody is there".into(),
+            retry: Retry::After(None),
+        };
+        self.replica
+            .fetched(fetch.seq, Err(failure), self.now, &mut self.rng);
+    }
+
     fn low(&self) -> Option<u64> {
         self.replica.held().map(|(_, revision)| revision.0)
     }
@@ -134,6 +157,15 @@ fn a_change_counts_as_held_once_it_is_written_and_not_before() {
     assert_eq!(bench.write(), ["/a"]);
     assert_eq!(bench.low(), Some(5));
     assert_eq!(bench.replica.clean_position(), Some(at(1, 5)));
+}
+
+#[test]
+fn an_entry_for_a_topic_that_its_change_was_not_published_to_is_not_taken() {
+    // Nor does the base have it, from which a client that comes later starts.
+    let mut bench = Bench::following(at(1, 4));
+    bench.change_on("other", at(1, 5), vec![entry("/a", "PUT", Some("1"))]);
+    assert!(bench.write().is_empty());
+    assert_eq!(bench.low(), Some(5));
 }
 
 #[test]
@@ -178,10 +210,171 @@ fn changes_that_arrive_after_a_base_that_contains_them_are_not_applied_again() {
     assert!(bench.write().is_empty());
     bench.announce(at(1, 6), 'a', 'b');
     assert_eq!(bench.low(), Some(5));
+    bench.replica.next_bundle(bench.now).expect("another");
+    assert_eq!(bench.replica.clean_position(), None);
     bench
         .replica
         .bundle_applied(hash('b'), false, Some(at(1, 6)), now);
     assert_eq!(bench.replica.clean_position(), Some(at(1, 6)));
+}
+
+#[test]
+fn a_base_is_claimed_only_once_all_of_it_is_written() {
+    let mut bench = Bench::new(false);
+    bench.snapshot(at(1, 6));
+    let base = vec![
+        BaseEntry {
+            revision: Revision(3),
+            entry: entry("/b", "PUT", Some("1")),
+        },
+        BaseEntry {
+            revision: Revision(6),
+            entry: entry("/a", "PUT", None),
+        },
+    ];
+    bench.load(at(1, 6), base);
+    assert_eq!(bench.write(), ["/b"]);
+    assert_eq!(bench.low(), Some(0), "5 may be a change that 6 stands for");
+    bench.change(at(1, 7), vec![entry("/c", "PUT", Some("1"))]);
+    bench.write();
+    let report = bench.replica.take_report().expect("news").applied;
+    assert_eq!(report.done, [(Revision(7), Revision(7))]);
+    bench.fetch("1");
+    bench.write();
+    assert_eq!(bench.low(), Some(7));
+}
+
+#[test]
+fn a_patch_of_the_base_that_stands_on_policy_data_waits_for_the_bundle_however_long() {
+    let mut bench = Bench::new(true);
+    bench.snapshot(at(1, 6));
+    let patch = |path: &str, revision: u64| BaseEntry {
+        revision: Revision(revision),
+        entry: entry(
+            path,
+            "PATCH",
+            Some(r#"[{"op":"add","path":"/list/-","value":1}]"#),
+        ),
+    };
+    let document = BaseEntry {
+        revision: Revision(4),
+        entry: entry("/b", "PUT", Some(r#"{"list":[]}"#)),
+    };
+    let base = vec![document, patch("/b", 5), patch("/static", 6)];
+    bench.load(at(1, 6), base);
+    bench.replica.next_bundle(bench.now).expect("a bundle");
+    let (now, mut rng) = (bench.now, StdRng::seed_from_u64(1));
+    bench
+        .replica
+        .bundle_failed("it does not compile", None, false, now, &mut rng);
+    assert_eq!(bench.write(), ["/b"]);
+    assert_eq!(bench.write(), ["/b"], "its document came with it");
+    assert!(bench.write().is_empty());
+    bench.now += Duration::from_secs(60);
+    assert!(bench.write().is_empty());
+    bench.replica.next_bundle(bench.now).expect("another");
+    let now = bench.now;
+    bench
+        .replica
+        .bundle_applied(hash('a'), true, Some(at(1, 6)), now);
+    bench.load(at(1, 6), vec![patch("/static", 6)]);
+    assert_eq!(bench.write(), ["/static"]);
+}
+
+#[test]
+fn a_source_that_stays_down_is_published_again_and_again_without_harm() {
+    let mut bench = Bench::following(at(1, 4));
+    for revision in 5..9_005 {
+        bench.change(at(1, revision), vec![entry("/a", "PUT", None)]);
+        bench.now += Duration::from_secs(120);
+        bench.fail_fetch();
+        bench.replica.take_news();
+    }
+    assert_eq!(bench.low(), Some(4));
+    let failing = bench.replica.status().failing;
+    assert_eq!(failing.len(), 1, "one place fails");
+    bench.now += Duration::from_secs(120);
+    bench.fetch("1");
+    bench.write();
+    assert_eq!(bench.low(), Some(9_004));
+}
+
+#[test]
+fn more_changes_than_can_be_kept_are_taken_as_a_base() {
+    let mut bench = Bench::new(false);
+    bench.snapshot(at(1, 4));
+    bench.replica.next_load(bench.now).expect("a load");
+    let last = 5 + MOST_ENTRIES as u64;
+    for revision in 5..=last {
+        assert!(bench.replica.has_room());
+        bench.change(at(1, revision), vec![entry("/a", "PUT", Some("1"))]);
+    }
+    let base = BaseSnapshot {
+        position: at(1, 4),
+        entries: vec![],
+    };
+    bench
+        .replica
+        .loaded(DataSourceConfig::default(), Some(base), bench.now);
+    assert_eq!(bench.low(), None, "it lacks what was dropped");
+    let load = bench.replica.next_load(bench.now).expect("another load");
+    assert_eq!(load.kind, LoadKind::Snapshot(at(1, last).at_least()));
+}
+
+#[test]
+fn a_position_without_a_commit_is_nothing_to_build_on() {
+    let mut bench = Bench::new(true);
+    assert!(!bench.replica.restored(at(1, 4), None));
+    assert_eq!(bench.low(), None);
+    assert!(bench.replica.restored(at(1, 4), Some(hash('a'))));
+    assert_eq!(
+        bench.replica.clean_position(),
+        None,
+        "sources are asked for"
+    );
+}
+
+#[test]
+fn what_was_put_aside_of_another_history_is_forgotten() {
+    let mut bench = Bench::new(true);
+    bench.snapshot(at(1, 4));
+    bench.change(at(1, 9), vec![entry("/a", "PUT", Some("1"))]);
+    bench.announce(at(1, 10), 'a', 'b');
+    bench.snapshot(at(1, 5));
+    bench.load(at(1, 5), vec![]);
+    bench.replica.next_bundle(bench.now).expect("a bundle");
+    let now = bench.now;
+    bench
+        .replica
+        .bundle_applied(hash('a'), true, Some(at(1, 5)), now);
+    assert!(bench.write().is_empty());
+    assert_eq!(bench.low(), Some(5));
+}
+
+#[test]
+fn an_announcement_does_not_hurry_a_snapshot_that_waits_for_its_turn() {
+    let mut bench = Bench::new(true);
+    let head = at(1, 4);
+    let spread = Duration::from_secs(60);
+    bench.event(Event::Subscribed(Start::Snapshot { head, spread }));
+    bench.announce(at(1, 5), 'a', 'b');
+    assert_eq!(bench.replica.next_bundle(bench.now), None);
+    bench.now += spread;
+    assert!(bench.replica.next_bundle(bench.now).is_some());
+}
+
+#[test]
+fn an_update_that_cannot_be_read_is_told_of() {
+    let mut bench = Bench::following(at(1, 4));
+    bench.event(Event::Change(FeedChange {
+        position: at(1, 5),
+        topics: vec!["t".into()],
+        payload: Document::parse("[1]").unwrap(),
+        confirm: false,
+    }));
+    let report = bench.replica.take_report().expect("news").applied;
+    assert_eq!(report.low, Revision(5));
+    assert!(report.failing[0].is_final);
 }
 
 #[test]

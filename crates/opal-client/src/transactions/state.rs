@@ -94,6 +94,37 @@ pub struct Failing {
     pub attempts: u64,
 }
 
+/// How far a data source is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceState {
+    /// The server named it; its document is on the way.
+    Pending,
+    /// Its document is in the store.
+    Stored,
+    /// It cannot be fetched or stored.
+    Failing,
+}
+
+/// A data source, or an entry of an update that fails, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceStatus {
+    /// Where it goes.
+    pub path: String,
+    /// Where it comes from, without secrets.
+    pub url: String,
+    /// How far it is.
+    pub state: SourceState,
+    /// Why it fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Since when it is in this state; when it was last stored.
+    #[serde(serialize_with = "rfc3339")]
+    pub since: DateTime<Utc>,
+    /// How often it failed since.
+    pub attempts: u64,
+}
+
 /// Which updaters run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EnabledUpdaters {
@@ -154,6 +185,22 @@ pub enum Reason {
         #[serde(serialize_with = "rfc3339")]
         since: DateTime<Utc>,
     },
+    /// What the server says everything comes down to is not in the store yet, for the first time.
+    SnapshotPending {
+        /// Since when it is awaited.
+        #[serde(serialize_with = "rfc3339")]
+        since: DateTime<Utc>,
+    },
+    /// The store has lacked changes that are in our hands for too long.
+    Behind {
+        /// How many.
+        changes: usize,
+        /// Whether everything is being taken anew.
+        snapshot: bool,
+        /// Since when something has been missing without a pause.
+        #[serde(serialize_with = "rfc3339")]
+        since: DateTime<Utc>,
+    },
 }
 
 impl fmt::Display for Reason {
@@ -169,6 +216,9 @@ impl fmt::Display for Reason {
             Self::StoreUnreachable { error, .. } => {
                 write!(f, "the engine does not answer: {error}")
             }
+            Self::SnapshotPending { .. } => f.write_str("the first snapshot is not stored yet"),
+            Self::Behind { snapshot: true, .. } => f.write_str("a snapshot is not stored yet"),
+            Self::Behind { changes, .. } => write!(f, "{changes} changes are not stored yet"),
         }
     }
 }
@@ -180,6 +230,10 @@ pub struct TransactionState {
     policy: KindLog,
     data: KindLog,
     failing: BTreeMap<Subject, Failing>,
+    /// The data sources that the server named, and since when they are as they are.
+    sources: BTreeMap<Subject, (SourceState, DateTime<Utc>)>,
+    /// Since when the store has answered every probe.
+    reachable_since: Option<DateTime<Utc>>,
     /// Before the first probe the store counts as reachable.
     unreachable: Option<(String, DateTime<Utc>)>,
 }
@@ -192,12 +246,15 @@ impl TransactionState {
             policy: KindLog::default(),
             data: KindLog::default(),
             failing: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            reachable_since: None,
             unreachable: None,
         }
     }
 
     /// Takes note of how a write ended. A success settles what was failing about its subject.
     pub fn record(&mut self, transaction: Transaction) {
+        self.note_source(&transaction);
         match &transaction.outcome {
             Ok(()) => {
                 self.failing.remove(&transaction.subject);
@@ -213,6 +270,44 @@ impl TransactionState {
             log.statistics.failed += 1;
             log.last_failure = Some(transaction);
         }
+    }
+
+    fn note_source(&mut self, transaction: &Transaction) {
+        let Some(source) = self.sources.get_mut(&transaction.subject) else {
+            return;
+        };
+        let at = transaction.end_time;
+        *source = match (&transaction.outcome, *source) {
+            (Ok(()), _) => (SourceState::Stored, at),
+            (Err(_), (SourceState::Failing, since)) => (SourceState::Failing, since),
+            (Err(_), _) => (SourceState::Failing, at),
+        };
+    }
+
+    /// Takes note of the data sources there are now, and how far they are.
+    pub fn sources_are(
+        &mut self,
+        sources: impl IntoIterator<Item = Subject>,
+        state: SourceState,
+        now: DateTime<Utc>,
+    ) {
+        let sources = sources.into_iter();
+        self.sources = sources.map(|subject| (subject, (state, now))).collect();
+    }
+
+    /// The data sources, and all other entries that fail.
+    pub fn sources(&self) -> Vec<SourceStatus> {
+        let named = self.sources.iter();
+        let named = named.filter_map(|(subject, (state, since))| {
+            let failing = self.failing.get(subject);
+            source_status(subject, *state, *since, failing)
+        });
+        let others = self.failing.iter();
+        let others = others.filter(|(subject, _)| !self.sources.contains_key(subject));
+        let others = others.filter_map(|(subject, failing)| {
+            source_status(subject, SourceState::Failing, failing.since, Some(failing))
+        });
+        named.chain(others).collect()
     }
 
     /// Takes note of a failure that nothing is waiting for: it counts, and does not last.
@@ -264,6 +359,10 @@ impl TransactionState {
 
     /// Takes note of how a probe of the store went.
     pub fn probed(&mut self, outcome: Result<(), String>, now: DateTime<Utc>) {
+        self.reachable_since = match &outcome {
+            Ok(()) => self.reachable_since.or(Some(now)),
+            Err(_) => None,
+        };
         self.unreachable = match (outcome, self.unreachable.take()) {
             (Ok(()), _) => None,
             (Err(error), Some((_, since))) => Some((error, since)),
@@ -279,6 +378,12 @@ impl TransactionState {
     /// Whether the store answered the last probe.
     pub fn is_reachable(&self) -> bool {
         self.unreachable.is_none()
+    }
+
+    /// Since when it has answered, or not; unknown before the first probe.
+    pub fn reachable_since(&self) -> Option<DateTime<Utc>> {
+        let unreachable = self.unreachable.as_ref().map(|(_, since)| *since);
+        unreachable.or(self.reachable_since)
     }
 
     /// What is known of the transactions of `kind`.
@@ -330,6 +435,25 @@ impl TransactionState {
     pub fn healthy(&self) -> bool {
         self.unhealthy().is_empty()
     }
+}
+
+fn source_status(
+    subject: &Subject,
+    state: SourceState,
+    since: DateTime<Utc>,
+    failing: Option<&Failing>,
+) -> Option<SourceStatus> {
+    let Subject::Entry { dst_path, url } = subject else {
+        return None;
+    };
+    Some(SourceStatus {
+        path: dst_path.clone(),
+        url: url.clone(),
+        state,
+        error: failing.map(|failing| failing.error.clone()),
+        since,
+        attempts: failing.map_or(0, |failing| failing.attempts),
+    })
 }
 
 fn rfc3339<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {

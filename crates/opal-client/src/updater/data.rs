@@ -22,6 +22,7 @@ use opal_runtime::chain;
 
 /// What the server says of our data.
 pub(super) struct Loaded {
+    kind: LoadKind,
     sources: DataSourceConfig,
     base: Option<BaseSnapshot>,
 }
@@ -36,7 +37,11 @@ impl Updater {
                 LoadKind::Snapshot(at_least) => Some(api.base(&topics, at_least).await?),
                 LoadKind::Sources | LoadKind::PolledSources => None,
             };
-            Ok(Loaded { sources, base })
+            Ok(Loaded {
+                kind: request.kind,
+                sources,
+                base,
+            })
         }
         .boxed()
     }
@@ -44,11 +49,16 @@ impl Updater {
     pub(super) fn on_loaded(&mut self, loaded: Result<Loaded, ServerApiError>) {
         let now = Instant::now();
         match loaded {
-            Ok(Loaded { sources, base }) => {
+            Ok(Loaded {
+                kind,
+                sources,
+                base,
+            }) => {
                 for waiting in self.waiting.drain(..) {
                     // Whoever asked may have gone.
                     let _ = waiting.send(Ok(()));
                 }
+                self.note_sources(kind, &sources);
                 self.replica.loaded(sources, base, now);
             }
             Err(error) => {
@@ -68,6 +78,14 @@ impl Updater {
                 }
             }
         }
+    }
+
+    fn note_sources(&self, kind: LoadKind, sources: &DataSourceConfig) {
+        let interests = &self.parts.interests;
+        let entries = sources.entries.iter();
+        let ours = entries.filter(|entry| interests.concerns(&entry.topics));
+        let are_stored = kind == LoadKind::PolledSources;
+        self.parts.transactions.sources_are(ours, are_stored);
     }
 
     pub(super) fn on_update(

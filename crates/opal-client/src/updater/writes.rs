@@ -25,6 +25,9 @@ impl Updater {
         if !self.engine_is_up {
             return None;
         }
+        if let Some(filling) = self.next_filling() {
+            return Some(filling);
+        }
         let store = Arc::clone(&self.parts.store);
         if std::mem::take(&mut self.restore) {
             match self.record.as_ref().and_then(Record::replay) {
@@ -34,6 +37,9 @@ impl Updater {
                 }
                 None => self.replica.take_everything(now),
             }
+        }
+        if let Some(copy) = self.next_copy(now) {
+            return Some(copy);
         }
         let store = Arc::clone(&self.parts.store);
         if let Some(bundle) = self.ready_bundle.take() {
@@ -86,6 +92,8 @@ impl Updater {
         match written {
             Written::Bundle(bundle, outcome) => self.on_bundle_written(*bundle, outcome),
             Written::Restored(outcomes) => self.on_restored(&outcomes),
+            Written::Filled(filled) => self.on_filled(filled),
+            Written::Policies(policies) => self.on_policies(policies),
             Written::Data(written) => {
                 let mut outcomes = Vec::with_capacity(written.len());
                 for (seq, change, outcome) in written {
@@ -222,7 +230,7 @@ impl Updater {
 }
 
 /// The digest of the policies in the engine; none if it does not say.
-async fn digest_of(store: &dyn PolicyStore) -> Option<String> {
+pub(super) async fn digest_of(store: &dyn PolicyStore) -> Option<String> {
     match store.policies().await {
         Ok(policies) => Some(policy_digest(&policies)),
         Err(error) => {

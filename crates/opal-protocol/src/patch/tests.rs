@@ -100,7 +100,63 @@ fn a_document_stays_as_it_was_if_the_patch_fails_half_way() {
             r#"[{{"op":"remove","path":"/a/0"}},{{"op":"replace","path":"","value":{{"b":2}}}},{last}]"#
         );
         let mut document = before.clone();
-        assert!(patch(&operations).unwrap().apply_to(&mut document).is_err());
+        let mut budget = CopyBudget::new(0);
+        let applied = patch(&operations)
+            .unwrap()
+            .apply_to(&mut document, &mut budget);
+        assert!(applied.is_err() && !budget.is_exceeded());
         assert_eq!(document, before);
     }
+}
+
+#[test]
+fn copies_that_double_a_document_do_not_apply() {
+    let doubled =
+        (0..40).map(|at| json!({"op": "copy", "from": "/a", "path": format!("/a/k{at}")}));
+    let operations = Value::Array(doubled.collect()).to_string();
+    let patch = patch(&operations).unwrap();
+    let before = json!({"a": {"text": "x".repeat(1 << 16)}});
+
+    let error = patch.resolve(before.clone()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the patch for `/users` does not apply: operation 10 (`copy` `/a/k9`): \
+         the patch copies and moves more than it may"
+    );
+    let (mut document, mut budget) = (before.clone(), CopyBudget::new(1 << 18));
+    assert!(patch.apply_to(&mut document, &mut budget).is_err());
+    assert!(budget.is_exceeded());
+    assert_eq!(document, before);
+}
+
+#[test]
+fn a_large_document_may_be_copied_once_and_patched_at_will() {
+    let document = json!({"a": "x".repeat(30 << 20), "b": 1});
+    let operations = r#"[{"op":"replace","path":"/b","value":2},{"op":"copy","from":"/b","path":"/c"},
+        {"op":"move","from":"/a","path":"/d"}]"#;
+    let patched = patch(operations).unwrap().apply(document).unwrap();
+    assert_eq!(patched["c"], json!(2));
+    assert_eq!(patched["d"].as_str().unwrap().len(), 30 << 20);
+}
+
+#[test]
+fn nothing_is_nested_deeper_than_json_is_read_back() {
+    let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+    let add = |depth| format!(r#"[{{"op":"add","path":"/a","value":{}}}]"#, nested(depth));
+    assert!(patch(&add(125)).is_ok());
+    let error = patch(&add(126)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the patch for `/users` does not apply: operation 1 (`add` `/a`): \
+         the value would be nested too deep"
+    );
+    // Moves could otherwise put one inside another again and again, until no stack suffices.
+    let (a, b) = (nested(100), nested(80));
+    let inner = "/0".repeat(99);
+    let operations = format!(
+        r#"[{{"op":"add","path":"/a","value":{a}}},{{"op":"add","path":"/b","value":{b}}},
+            {{"op":"move","from":"/b","path":"/a{inner}/-"}}]"#
+    );
+    let error = apply(json!({}), &operations).unwrap_err();
+    assert!(error.ends_with("nested too deep"), "{error}");
 }

@@ -76,15 +76,17 @@ impl Base {
         }
     }
 
-    /// Folds a change that follows all that were folded before. Only data counts.
+    /// Folds a change that follows all that were folded before. Only data counts, and only for the
+    /// topics that the change was published to.
     pub fn fold(&mut self, change: &Change) {
         let (Payload::Data(document) | Payload::Message(document)) = &change.draft.payload else {
             return;
         };
         // What a peer says to the others may be anything.
-        let Ok(update) = serde_json::from_str::<DataUpdate>(document.text()) else {
+        let Ok(mut update) = serde_json::from_str::<DataUpdate>(document.text()) else {
             return;
         };
+        update.restrict_to(&change.draft.topics);
         for entry in &update.entries {
             self.fold_entry(change.position.revision, entry);
         }
@@ -287,17 +289,22 @@ impl Base {
         }
     }
 
-    /// Removes the newest patch if `new` sets the same members and nothing happened in between.
+    /// Removes an older patch if `new` sets the same members and nothing happened to them in between.
     fn remove_repeated(&mut self, new: &Entry, patch: &Patch) {
-        let Some(place) = self.touched.overlapping(&new.path).max() else {
+        let touches = new.touches();
+        let newest = touches
+            .first()
+            .and_then(|path| self.touched.at(path).next());
+        let Some(place) = newest else {
             return;
         };
         let repeated = self.entries.get(&place).is_some_and(|old| {
             matches!(&old.kind, Kind::Patch(old) if only_sets(old))
                 && only_adds_members(patch)
                 && old.topics == new.topics
-                && old.touches() == new.touches()
-                && !self.writes.overlaps_after(&new.path, place)
+                && old.path == new.path
+                && old.touches() == touches
+                && !touches.iter().any(|path| self.is_overtaken(path, place))
         });
         if repeated {
             self.remove(place);

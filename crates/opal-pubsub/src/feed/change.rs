@@ -75,7 +75,7 @@ pub struct ChangeDraft {
 
 impl ChangeDraft {
     /// Bytes of payload and topics: what a feed's limit counts.
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let topics: usize = self.topics.iter().map(|topic| topic.as_str().len()).sum();
         self.payload.data().text().len() + topics
     }

@@ -13,7 +13,7 @@ use opal_protocol::{ChainDigest, CommitHash, Document, Epoch, Revision, ScopeId,
 use serde::{Deserialize, Serialize};
 
 use super::base::Base;
-use super::scope_log::{Place, ScopeImage};
+use super::scope_log::{LastPolicy, Place, ScopeImage};
 use super::{Change, ChangeDraft, FeedImage, FeedLimits, FeedLog, Payload, PolicyChange, Topics};
 
 /// The format that is written, and the only one that is read.
@@ -30,6 +30,8 @@ const FRAME: usize = 8;
 pub struct Recovered {
     /// The feeds.
     pub log: FeedLog,
+    /// Where what the journal was begun with ends.
+    pub initial_len: usize,
     /// Where the last whole record ends. What follows was being written when the writer died.
     pub valid_len: usize,
 }
@@ -84,7 +86,7 @@ struct ScopeRecord {
     scope: ScopeId,
     revision: Revision,
     digest: ChainDigest,
-    commit: Option<CommitHash>,
+    policy: Option<LastPolicy>,
     base: Vec<BaseEntry>,
 }
 
@@ -183,7 +185,7 @@ fn encode_scope(image: &ScopeImage) -> Vec<u8> {
         scope: image.scope.clone(),
         revision: image.tail.revision,
         digest: image.tail.digest,
-        commit: image.tail.commit.clone(),
+        policy: image.tail.policy.clone(),
         base: image.base.entries().collect(),
     }))
 }
@@ -203,7 +205,7 @@ fn encode(record: &Record) -> Vec<u8> {
 pub fn recover(bytes: &[u8], limits: FeedLimits) -> Result<Recovered, RecoverError> {
     let (header, mut offset) = header(bytes)?;
     let mut log = FeedLog::new(header.epoch, limits);
-    let mut records = 0;
+    let (mut records, mut initial_len) = (0, offset);
     while offset < bytes.len() {
         let damaged = RecoverError::Damaged { offset };
         let Some((json, end)) = frame(bytes, offset) else {
@@ -216,12 +218,16 @@ pub fn recover(bytes: &[u8], limits: FeedLimits) -> Result<Recovered, RecoverErr
         restore(record, &mut log).ok_or(damaged)?;
         records += 1;
         offset = end;
+        if records <= header.records {
+            initial_len = offset;
+        }
     }
     if records < header.records {
         return Err(RecoverError::Damaged { offset });
     }
     Ok(Recovered {
         log,
+        initial_len,
         valid_len: offset,
     })
 }
@@ -259,7 +265,7 @@ fn restore(record: Record, log: &mut FeedLog) -> Option<()> {
             let tail = Place {
                 revision: record.revision,
                 digest: record.digest,
-                commit: record.commit,
+                policy: record.policy,
             };
             log.begin(record.scope, tail, base);
             Some(())

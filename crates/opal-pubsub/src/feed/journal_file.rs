@@ -74,6 +74,16 @@ pub enum JournalError {
     },
 }
 
+impl JournalError {
+    /// The error and its cause in one line.
+    pub fn with_cause(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
+    }
+}
+
 /// A journal that is open for writing.
 #[derive(Debug)]
 pub struct Journal {
@@ -117,7 +127,7 @@ impl Journal {
             path: directory.to_owned(),
             source,
         };
-        disk::make_directory(directory).map_err(failed)?;
+        disk::make_directory(files.as_ref(), directory).map_err(failed)?;
         let lock = lock(directory)?;
         let generations = generations(directory).map_err(failed)?;
         let Some(newest) = generations.last() else {
@@ -126,7 +136,11 @@ impl Journal {
             return Ok((journal, log));
         };
         let path = file_of(directory, *newest);
-        let (log, len) = read(&path, limits)?;
+        let Read {
+            log,
+            initial_len,
+            len,
+        } = read(&path, limits)?;
         let mut file = files
             .open(&path)
             .map_err(|source| write_error(&path, source))?;
@@ -138,8 +152,9 @@ impl Journal {
             path,
             file,
             len,
-            initial_len: len,
-            rotate_at: growth_of(len),
+            initial_len,
+            // As it was before the restart: a server that is restarted often rotates too.
+            rotate_at: growth_of(initial_len),
             trusted: true,
             _lock: lock,
         };
@@ -196,11 +211,8 @@ impl Journal {
                 return Err(error);
             }
             let path = self.path.display();
-            let error = &error as &dyn std::error::Error;
-            warn!(
-                error,
-                "Could not begin a new journal of the feed; `{path}` is kept"
-            );
+            let error = error.with_cause();
+            warn!("`{path}` is kept, since no new journal could be begun: {error}");
         }
         self.append(changes)
     }
@@ -320,16 +332,26 @@ fn generations(directory: &Path) -> io::Result<Vec<u64>> {
     Ok(found)
 }
 
-fn read(path: &Path, limits: FeedLimits) -> Result<(FeedLog, u64), JournalError> {
+/// What a generation holds.
+struct Read {
+    log: FeedLog,
+    initial_len: u64,
+    len: u64,
+}
+
+fn read(path: &Path, limits: FeedLimits) -> Result<Read, JournalError> {
     let bytes = fs::read(path).map_err(|source| JournalError::Read {
         path: path.to_owned(),
         source,
     })?;
-    let Recovered { log, valid_len } =
-        recover(&bytes, limits).map_err(|source| JournalError::Unusable {
-            path: path.to_owned(),
-            source,
-        })?;
+    let Recovered {
+        log,
+        initial_len,
+        valid_len,
+    } = recover(&bytes, limits).map_err(|source| JournalError::Unusable {
+        path: path.to_owned(),
+        source,
+    })?;
     if valid_len < bytes.len() {
         let lost = bytes.len() - valid_len;
         let path = path.display();
@@ -337,7 +359,11 @@ fn read(path: &Path, limits: FeedLimits) -> Result<(FeedLog, u64), JournalError>
             "The last {lost} bytes of `{path}` were being written when the server ended; they are left out"
         );
     }
-    Ok((log, valid_len as u64))
+    Ok(Read {
+        log,
+        initial_len: initial_len as u64,
+        len: valid_len as u64,
+    })
 }
 
 /// Cuts off what is behind `len`, so that nothing is appended to half a record.
@@ -377,5 +403,7 @@ fn write_image(
     Ok((file, len))
 }
 
+#[cfg(test)]
+pub(crate) mod faulty;
 #[cfg(test)]
 mod tests;

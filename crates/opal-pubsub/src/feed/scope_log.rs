@@ -1,14 +1,16 @@
 //! The feed of one scope: the newest changes, and the base of all before them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use opal_protocol::feed::BaseSnapshot;
-use opal_protocol::{ChainDigest, CommitHash, Epoch, Position, Revision, ScopeId, Topic, UpdateId};
+use opal_protocol::{ChainDigest, CommitHash, Epoch, Position, Revision, ScopeId, Topic};
+use serde::{Deserialize, Serialize};
 
 use super::append::{AppendError, Appended};
 use super::base::Base;
 use super::change::{Change, ChangeDraft, Payload, chain};
+use super::known_ids::KnownIds;
 use super::{FeedLimits, Since};
 
 /// A point between two changes.
@@ -16,20 +18,39 @@ use super::{FeedLimits, Since};
 pub(super) struct Place {
     pub(super) revision: Revision,
     pub(super) digest: ChainDigest,
-    pub(super) commit: Option<CommitHash>,
+    pub(super) policy: Option<LastPolicy>,
+}
+
+/// The last policy change before a place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LastPolicy {
+    pub(super) commit: CommitHash,
+    pub(super) revision: Revision,
+    pub(super) digest: ChainDigest,
 }
 
 impl Place {
     fn after(&self, change: &Change) -> Self {
-        let commit = match &change.draft.payload {
-            Payload::Policy(policy) => Some(policy.new.clone()),
-            Payload::Data(_) | Payload::Message(_) => self.commit.clone(),
+        let Position {
+            revision, digest, ..
+        } = change.position;
+        let policy = match &change.draft.payload {
+            Payload::Policy(policy) => Some(LastPolicy {
+                commit: policy.new.clone(),
+                revision,
+                digest,
+            }),
+            Payload::Data(_) | Payload::Message(_) => self.policy.clone(),
         };
         Self {
-            revision: change.position.revision,
-            digest: change.position.digest,
-            commit,
+            revision,
+            digest,
+            policy,
         }
+    }
+
+    fn commit(&self) -> Option<&CommitHash> {
+        self.policy.as_ref().map(|policy| &policy.commit)
     }
 
     fn position(&self, epoch: Epoch) -> Position {
@@ -70,7 +91,7 @@ pub(super) struct ScopeLog {
     /// Size of the committed ones.
     bytes: usize,
     /// Revisions of `changes` by id.
-    known: HashMap<UpdateId, Revision>,
+    known: KnownIds,
     /// What everything up to some revision comes down to, kept for whoever asks next.
     late_base: Option<(Revision, Base)>,
 }
@@ -88,8 +109,17 @@ impl ScopeLog {
             changes: VecDeque::new(),
             committed: 0,
             bytes: 0,
-            known: HashMap::new(),
+            known: KnownIds::default(),
             late_base: None,
+        }
+    }
+
+    pub(super) fn renew(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+        for change in &mut self.changes {
+            let mut renewed = (**change).clone();
+            renewed.position.epoch = epoch;
+            *change = Arc::new(renewed);
         }
     }
 
@@ -98,7 +128,17 @@ impl ScopeLog {
     }
 
     pub(super) fn commit(&self) -> Option<&CommitHash> {
-        self.head.commit.as_ref()
+        self.head.commit()
+    }
+
+    /// Where the last policy change is.
+    pub(super) fn announced(&self) -> Option<Position> {
+        let policy = self.head.policy.as_ref()?;
+        Some(Position {
+            epoch: self.epoch,
+            revision: policy.revision,
+            digest: policy.digest,
+        })
     }
 
     /// What is committed.
@@ -122,8 +162,9 @@ impl ScopeLog {
         draft: ChangeDraft,
         at: u64,
     ) -> Result<Appended, AppendError> {
-        if let Some(revision) = self.known.get(&draft.id) {
-            return self.repeat(*revision, &draft);
+        let id_of = |revision| Some(&self.at(revision)?.draft.id);
+        if let Some(revision) = self.known.get(&draft.id, id_of) {
+            return self.repeat(revision, &draft);
         }
         self.check(expected, &draft.payload)?;
         let digest = chain(self.end.digest, &self.scope, &draft);
@@ -163,16 +204,11 @@ impl ScopeLog {
             draft,
         });
         self.end = self.end.after(&change);
-        self.known.insert(change.draft.id.clone(), revision);
+        let (tail, changes) = (self.tail.revision, &self.changes);
+        let id_of = |revision| Some(&changes.get(index(tail, revision)?)?.draft.id);
+        self.known.insert(&change.draft.id, revision, id_of);
         self.changes.push_back(Arc::clone(&change));
         change
-    }
-
-    fn forget(&mut self, change: &Change) {
-        // The id may have been given again meanwhile.
-        if self.known.get(&change.draft.id) == Some(&change.position.revision) {
-            self.known.remove(&change.draft.id);
-        }
     }
 
     fn repeat(&self, revision: Revision, draft: &ChangeDraft) -> Result<Appended, AppendError> {
@@ -198,11 +234,11 @@ impl ScopeLog {
             });
         }
         if let Payload::Policy(change) = payload
-            && change.old != self.end.commit
+            && change.old.as_ref() != self.end.commit()
         {
             return Err(AppendError::CommitMoved {
                 scope: self.scope.clone(),
-                current: self.end.commit.clone(),
+                current: self.end.commit().cloned(),
                 from: change.old.clone(),
             });
         }
@@ -221,8 +257,10 @@ impl ScopeLog {
 
     /// Takes back what is staged.
     pub(super) fn discard_staged(&mut self) {
-        let staged: Vec<_> = self.changes.drain(self.committed..).collect();
-        staged.iter().for_each(|change| self.forget(change));
+        for change in self.changes.drain(self.committed..) {
+            self.known
+                .remove(&change.draft.id, change.position.revision);
+        }
         self.end = self.head.clone();
     }
 
@@ -244,16 +282,15 @@ impl ScopeLog {
         };
         self.committed -= 1;
         self.bytes -= oldest.draft.size();
-        self.forget(&oldest);
+        self.known
+            .remove(&oldest.draft.id, oldest.position.revision);
         self.base.fold(&oldest);
         self.tail = self.tail.after(&oldest);
     }
 
     /// The change with this revision, staged ones included.
     fn at(&self, revision: Revision) -> Option<&Arc<Change>> {
-        let after_tail = revision.0.checked_sub(self.tail.revision.0)?;
-        let index = usize::try_from(after_tail.checked_sub(1)?).ok()?;
-        self.changes.get(index)
+        self.changes.get(index(self.tail.revision, revision)?)
     }
 
     pub(super) fn change(&self, revision: Revision) -> Option<&Arc<Change>> {
@@ -294,4 +331,10 @@ impl ScopeLog {
         self.late_base = Some((self.head.revision, base));
         snapshot
     }
+}
+
+/// The index of a revision in a history that begins after `tail`.
+fn index(tail: Revision, revision: Revision) -> Option<usize> {
+    let after_tail = revision.0.checked_sub(tail.0)?;
+    usize::try_from(after_tail.checked_sub(1)?).ok()
 }

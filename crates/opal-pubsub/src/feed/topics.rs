@@ -7,10 +7,10 @@ use std::sync::Arc;
 use opal_protocol::Topic;
 use serde::{Deserialize, Serialize};
 
-/// The topics of a change, in order. Cheap to clone.
+/// The topics of a change, in order. Cheap to clone, and small: there is one in every change.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Topics(Arc<[Topic]>);
+pub struct Topics(Arc<Vec<Topic>>);
 
 impl Topics {
     /// These topics as a set: sorted, each once.
@@ -30,13 +30,13 @@ impl Deref for Topics {
 
 impl From<Vec<Topic>> for Topics {
     fn from(topics: Vec<Topic>) -> Self {
-        Self(topics.into())
+        Self(Arc::new(topics))
     }
 }
 
 impl FromIterator<Topic> for Topics {
     fn from_iter<I: IntoIterator<Item = Topic>>(topics: I) -> Self {
-        Self(topics.into_iter().collect())
+        Self(Arc::new(topics.into_iter().collect()))
     }
 }
 

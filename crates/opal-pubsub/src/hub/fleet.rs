@@ -115,7 +115,7 @@ impl fmt::Display for ClientState {
 /// The policies that a client says it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReportedPolicies {
-    /// The connection, for [`Hub::mark_drift`](super::Hub::mark_drift).
+    /// The connection, which is what [`Drift`] is said of.
     pub subscriber: SubscriberId,
     /// The client's id.
     pub client: String,
@@ -127,6 +127,15 @@ pub struct ReportedPolicies {
     pub commit: CommitHash,
     /// Their digest, as [`policy_digest`](opal_protocol::policy::policy_digest) makes it.
     pub digest: String,
+}
+
+/// Policies that were found to be others than those of their commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drift {
+    /// Who reported them, and what: a client that reported others meanwhile is not meant.
+    pub reported: ReportedPolicies,
+    /// Whether to tell the client, so that it takes a snapshot.
+    pub tell: bool,
 }
 
 /// What is to be known of a scope to look at its clients.

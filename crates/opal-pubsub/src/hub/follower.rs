@@ -46,6 +46,8 @@ pub(super) struct Follower {
     applied: Option<Revision>,
     done: Ranges,
     pub(super) failing: Vec<FailingEntry>,
+    /// The changes that failed for good and are not among those kept, ascending.
+    failed_too: Vec<Revision>,
     policies: Option<Policies>,
     /// The policies that were found to be others than those of their commit.
     drifted: Option<Policies>,
@@ -103,6 +105,7 @@ impl Follower {
             applied: None,
             done: Ranges::default(),
             failing: Vec::new(),
+            failed_too: Vec::new(),
             policies: None,
             drifted: None,
         }
@@ -141,7 +144,7 @@ impl Follower {
         self.outstanding.settle(low, &done);
         self.applied = Some(low);
         self.done = done;
-        self.failing = kept(report.failing);
+        (self.failing, self.failed_too) = kept(report.failing);
         self.note_policies(report.commit, report.digest_of_policies);
         Ok(())
     }
@@ -155,9 +158,17 @@ impl Follower {
         self.policies = Some(policies);
     }
 
-    /// Marks the policies that it reported last as not those of their commit.
-    pub(super) fn mark_drift(&mut self) {
-        self.drifted.clone_from(&self.policies);
+    /// Marks these policies as not those of their commit. Returns whether it still holds them.
+    pub(super) fn mark_drift(&mut self, reported: &ReportedPolicies) -> bool {
+        let drifted = Policies {
+            commit: Some(reported.commit.clone()),
+            digest: Some(reported.digest.clone()),
+        };
+        let holds = self.policies.as_ref() == Some(&drifted);
+        if holds {
+            self.drifted = Some(drifted);
+        }
+        holds
     }
 
     /// Whether the policies that it reported last were found to be others than they should be.
@@ -194,6 +205,9 @@ impl Follower {
         match tried.clone().find(|entry| !entry.is_final).or(tried.next()) {
             Some(entry) if entry.is_final => Standing::Failed(entry.error.clone()),
             Some(entry) => Standing::Pending(Some(entry.error.clone())),
+            None if self.failed_too.binary_search(&revision).is_ok() => {
+                Standing::Failed("failed, as many others did".to_owned())
+            }
             None if holds => Standing::Applied,
             None => Standing::Pending(None),
         }
@@ -226,17 +240,23 @@ impl Follower {
     }
 }
 
-fn kept(mut failing: Vec<FailingEntry>) -> Vec<FailingEntry> {
+/// The entries that are kept, and the changes of the others that failed for good: those count as
+/// done, so that nothing else says that they were not applied.
+fn kept(mut failing: Vec<FailingEntry>) -> (Vec<FailingEntry>, Vec<Revision>) {
+    let mut failed_too = Vec::new();
     if failing.len() > MOST_FAILING {
         failing.sort_by_key(|entry| std::cmp::Reverse(entry.revision));
-        failing.truncate(MOST_FAILING);
+        let others = failing.drain(MOST_FAILING..).rev();
+        let finally = others.filter(|entry| entry.is_final);
+        failed_too.extend(finally.map(|entry| entry.revision));
+        failed_too.dedup();
     }
     for entry in &mut failing {
         entry.entry = cut(std::mem::take(&mut entry.entry), LONGEST_ERROR);
         entry.error = cut(std::mem::take(&mut entry.error), LONGEST_ERROR);
         entry.since = cut(std::mem::take(&mut entry.since), LONGEST_NAME);
     }
-    failing
+    (failing, failed_too)
 }
 
 fn shortened(info: ClientInfo) -> ClientInfo {
@@ -244,6 +264,7 @@ fn shortened(info: ClientInfo) -> ClientInfo {
         id: cut(info.id, LONGEST_NAME),
         host: cut(info.host, LONGEST_NAME),
         version: cut(info.version, LONGEST_NAME),
+        instance: cut(info.instance, LONGEST_NAME),
     }
 }
 

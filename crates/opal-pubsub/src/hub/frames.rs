@@ -37,6 +37,12 @@ pub(super) fn change(change: &Change, confirm: bool) -> Utf8Bytes {
     rpc::event_text(CHANGE, &arguments).into()
 }
 
+/// About how long that frame is.
+pub(super) fn size(change: &Change) -> usize {
+    const ENVELOPE: usize = 256;
+    change.draft.size() + ENVELOPE
+}
+
 /// The frame that says where the feed is.
 pub(super) fn position(position: &Position, drift: bool) -> Utf8Bytes {
     let arguments = PositionArguments {

@@ -9,9 +9,9 @@ use opal_protocol::{Position, Revision, Topic};
 
 use super::fleet::ClientView;
 use super::follower::{ClientKey, Follower};
-use super::{Hub, MOST_TOPICS, Peer, SubscriberId, TooManyTopics};
+use super::{Hub, MOST_TOPICS, Peer, SubscriberId, TooManyTopics, frames};
 use crate::feed::{Change, Since};
-use crate::outbox::Outbox;
+use crate::outbox::{Ended, Outbox};
 
 /// How a client goes on.
 enum Start {
@@ -46,6 +46,7 @@ impl Hub {
             scope,
         };
         self.follow_no_more(id, &key, now);
+        self.supersede(&key, &client.instance, now);
         let start = self.start(&key, &topics, position);
         let floor = match &start {
             Start::Replay(from, _) => (*from, false),
@@ -74,9 +75,7 @@ impl Hub {
                 .iter()
                 .any(|topic| topics.contains(topic))
         });
-        let sizes = changes
-            .iter()
-            .map(|change| change.draft.payload.data().text().len());
+        let sizes = changes.iter().map(|change| frames::size(change));
         // What does not fit into an outbox would end the connection, and again each time.
         match sizes.sum::<usize>() <= Outbox::LIMIT {
             true => Start::Replay(position.revision, changes),
@@ -147,6 +146,27 @@ impl Hub {
         }
         if key != *next {
             self.reconsider(&key, now);
+        }
+    }
+
+    /// Ends the older connections of the process that has come back: their peer is gone, and nothing
+    /// else would tell before they have been silent for long.
+    fn supersede(&mut self, key: &ClientKey, instance: &str, now: Instant) {
+        if instance.is_empty() {
+            return;
+        }
+        let connections = self.clients.get(key).into_iter().flatten();
+        let same = |id: &&SubscriberId| {
+            let subscriber = self.subscribers.get(id);
+            let follower = subscriber.and_then(|subscriber| subscriber.follower.as_ref());
+            follower.is_some_and(|follower| follower.info.instance == instance)
+        };
+        let older: Vec<SubscriberId> = connections.filter(same).copied().collect();
+        for id in older {
+            self.unfollow(id, now);
+            if let Some(subscriber) = self.subscribers.get(&id) {
+                subscriber.outbox.end(Ended::Superseded);
+            }
         }
     }
 

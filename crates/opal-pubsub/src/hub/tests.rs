@@ -19,6 +19,8 @@ struct Bench {
     hub: Hub,
     now: Instant,
     published: u32,
+    /// What the next client that follows calls its process.
+    instance: String,
 }
 
 impl Bench {
@@ -32,6 +34,7 @@ impl Bench {
             hub: Hub::new(FeedLog::new(epoch, limits)),
             now: Instant::now(),
             published: 0,
+            instance: String::new(),
         }
     }
 
@@ -86,6 +89,7 @@ impl Bench {
                 id: client.to_owned(),
                 host: String::new(),
                 version: "1".to_owned(),
+                instance: self.instance.clone(),
             },
         };
         let answer = self.hub.resume(SubscriberId(id), arguments, self.now);

@@ -108,6 +108,13 @@ impl Waits {
         }
     }
 
+    /// Ends all of them.
+    pub(super) fn finish_all(&mut self) {
+        while let Some(id) = self.open.first_key_value().map(|(id, _)| *id) {
+            self.finish(id);
+        }
+    }
+
     /// When the next one ends at the latest.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, _)| *deadline)

@@ -97,9 +97,9 @@ pub const SETTINGS: &[Setting] = &[
     bool("OPA_HEALTH_CHECK_POLICY_ENABLED", "Keep a policy in OPA that says whether it is ready.").or("false"),
     text("OPA_HEALTH_CHECK_TRANSACTION_LOG_PATH", "Where OPA keeps its transactions.").or("system/opal/transactions").never("unused upstream too"),
     text("CLIENT_ID", "Who this client is in the server's view of its clients; made for each process if unset.").ours().works(),
-    text("STORE_BACKUP_PATH", "File that data is saved to.").or("/opal/backup/opa.json"),
-    int("STORE_BACKUP_INTERVAL", "Seconds between saves.").or("60"),
-    bool("OFFLINE_MODE_ENABLED", "Start from saved data if the server is away.").or("false"),
+    text("STORE_BACKUP_PATH", "File that data is saved to.").or("/opal/backup/opa.json").works(),
+    int("STORE_BACKUP_INTERVAL", "Seconds between saves.").or("60").works(),
+    bool("OFFLINE_MODE_ENABLED", "Start from saved data if the server is away.").or("false").works(),
     bool("DEFAULT_OPAL_SERVER_CONNECTIVITY_DISABLED", "Start without connecting to the server.").or("false"),
     bool("SPLIT_ROOT_DATA", "Write the members of a root document one by one.").or("false").works(),
 ];

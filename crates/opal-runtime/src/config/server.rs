@@ -105,5 +105,8 @@ pub const SETTINGS: &[Setting] = &[
     float("SCOPES_GIT_BACKOFF_MAX_SECONDS", "Longest pause of a source that fails; 0 has no limit.").or("0.0"),
     float("SCOPES_POLICY_CLONE_WAIT_SECONDS", "Seconds that a request for policy waits for its clone, at most 55.").or("20.0"),
     int("SCOPES_POLICY_CLONE_WAIT_MAX_INFLIGHT", "Requests that may wait so.").or("64"),
-    text("STATE_DIR", "Directory for what must survive a restart; unset, it is in memory.").ours(),
+    text("STATE_DIR", "Directory for what must survive a restart; unset, it is in memory.").ours().works(),
+    int("FEED_HISTORY_CHANGES", "Changes kept for clients that were away.").or("10000").ours().works(),
+    int("FEED_HISTORY_BYTES", "Bytes of changes kept for clients that were away.").or("33554432").ours().works(),
+    float("FEED_HISTORY_SECONDS", "Seconds that changes are kept for clients that were away; 0 has no limit.").or("0").ours().works(),
 ];

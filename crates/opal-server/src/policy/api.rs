@@ -1,22 +1,27 @@
 //! `GET /policy`: bundles.
 
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use opal_protocol::RepoPath;
+use opal_protocol::{RepoPath, ScopeId};
 use tracing::error;
 use url::form_urlencoded;
 
 use super::BundleError;
 use crate::error::ApiError;
 use crate::extract::Bearer;
+use crate::position::{self, Made, begin_read};
 use crate::server::App;
 
 /// `GET /policy?path=…&base_hash=…`: the bundle of the current commit, complete or since a commit.
 /// Needs any token.
+///
+/// With `X-Opal-At-Least` it is of that position or later, or 503. `X-Opal-Position` says up to where
+/// the answer holds everything.
 pub(crate) async fn bundle(
     _bearer: Bearer,
     State(app): State<App>,
+    headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut directories = Vec::new();
@@ -28,13 +33,20 @@ pub(crate) async fn bundle(
             _ => {}
         }
     }
+    let scope = ScopeId::default();
+    let position = begin_read(&app, &scope, &headers, Made::FromPolicy).await?;
     let repo = app.policy.as_ref().map(|policy| &policy.repo);
     let bundle = match repo {
         Some(repo) => repo.bundle(&directories, base.as_deref()).await,
         None => Err(BundleError::NotCloned),
     };
     match bundle {
-        Ok(json) => Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response()),
+        Ok(json) => {
+            let headers = [(header::CONTENT_TYPE, "application/json")];
+            let mut response = (headers, json).into_response();
+            position::say(&mut response, position);
+            Ok(response)
+        }
         Err(error) => Err(refusal(&error)),
     }
 }

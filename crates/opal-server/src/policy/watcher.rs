@@ -2,15 +2,18 @@
 //!
 //! [`PolicyWatcher`] waits for a trigger or the polling interval, brings the clone up to date and
 //! gives what changed to an [`AnnouncePolicy`]. A commit counts as announced only once that has
-//! succeeded; until then each round tries again, with back-off.
+//! succeeded; until then each round tries again, with back-off. What was announced before a restart
+//! is asked of the [`AnnouncePolicy`], and neither announced again nor skipped.
 
 use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use opal_protocol::{CommitHash, PolicyUpdateMessage};
+use opal_protocol::{CommitHash, PolicyUpdateMessage, Position};
+use opal_pubsub::publisher::AnnouncedPolicy;
 use opal_runtime::Backoff;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
@@ -38,8 +41,13 @@ pub type AnnounceError = Box<dyn Error + Send + Sync>;
 /// Tells the deployment about a new policy commit.
 #[async_trait]
 pub trait AnnouncePolicy: Send + Sync {
-    /// Publishes `update`. An error means that it may be published again: repeats must do no harm.
-    async fn announce(&self, update: PolicyUpdateMessage) -> Result<(), AnnounceError>;
+    /// What the deployment was last told of, if that is remembered. Asked until it answers, before
+    /// anything is announced.
+    async fn announced(&self) -> Result<Option<AnnouncedPolicy>, AnnounceError>;
+
+    /// Publishes `update` and says where in the feed it is. An error means that it may be published
+    /// again: repeats must do no harm.
+    async fn announce(&self, update: PolicyUpdateMessage) -> Result<Position, AnnounceError>;
 }
 
 /// How the watcher is doing.
@@ -47,28 +55,58 @@ pub trait AnnouncePolicy: Send + Sync {
 pub struct WatcherStatus {
     /// The last commit whose announcement succeeded, or that needed none.
     pub announced: Option<CommitHash>,
+    /// Where in the feed the last announcement is, also of an earlier process.
+    pub position: Option<Position>,
     /// The commit that is served.
     pub head: Option<CommitHash>,
+    /// When the clone was last seen to be at the remote's head.
+    pub last_sync: Option<DateTime<Utc>>,
     /// When a round last succeeded.
     pub last_success: Option<DateTime<Utc>>,
     /// Why the last round failed, with causes; `None` if it succeeded.
     pub error: Option<String>,
+    /// Since when rounds fail.
+    pub failing_since: Option<DateTime<Utc>>,
     /// Rounds so far, failed ones included.
     pub rounds: u64,
+    /// The triggers that the last round came after.
+    served: u64,
 }
 
 /// Triggers the watcher and tells how it is doing. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WatcherHandle {
-    triggers: Arc<Notify>,
+    triggers: Arc<Triggers>,
     status: watch::Receiver<WatcherStatus>,
+}
+
+#[derive(Debug, Default)]
+struct Triggers {
+    so_far: AtomicU64,
+    waiting: Notify,
 }
 
 impl WatcherHandle {
     /// Makes the watcher look for new commits now, or in a second if the last look failed. Never
     /// blocks; triggers while one waits count once.
     pub fn trigger(&self) {
-        self.triggers.notify_one();
+        self.next_check();
+    }
+
+    /// Makes the watcher look as [`trigger`](Self::trigger) does, and returns how it is doing once a
+    /// look that began after this call has ended. `None` if the watcher stops first.
+    pub async fn check(&self) -> Option<WatcherStatus> {
+        let ours = self.next_check();
+        let mut status = self.status.clone();
+        let done = status.wait_for(|status| status.served >= ours).await;
+        done.ok().map(|status| status.clone())
+    }
+
+    /// Asks for a check, and says by which number it is known.
+    fn next_check(&self) -> u64 {
+        let ours = self.triggers.so_far.fetch_add(1, Ordering::SeqCst) + 1;
+        self.triggers.waiting.notify_one();
+        ours
     }
 
     /// How the watcher is doing, and a way to wait for that to change.
@@ -82,8 +120,12 @@ pub struct PolicyWatcher {
     repo: PolicyRepo,
     polling_interval: Option<Duration>,
     announce: Arc<dyn AnnouncePolicy>,
-    triggers: Arc<Notify>,
+    triggers: Arc<Triggers>,
     status: watch::Sender<WatcherStatus>,
+    /// The triggers before the round that runs.
+    serving: u64,
+    /// Whether it is known what was announced before this process.
+    remembers: bool,
     backoff: Backoff,
     /// What the back-off said after the last round; `None` if that succeeded.
     pause: Option<Duration>,
@@ -109,7 +151,7 @@ impl PolicyWatcher {
         polling_interval: Option<Duration>,
         announce: Arc<dyn AnnouncePolicy>,
     ) -> (Self, WatcherHandle) {
-        let triggers = Arc::new(Notify::new());
+        let triggers = Arc::new(Triggers::default());
         let (status, reader) = watch::channel(WatcherStatus::default());
         let handle = WatcherHandle {
             triggers: triggers.clone(),
@@ -121,6 +163,8 @@ impl PolicyWatcher {
             announce,
             triggers,
             status,
+            serving: 0,
+            remembers: false,
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
             pause: None,
             started: Instant::now(),
@@ -133,11 +177,13 @@ impl PolicyWatcher {
 
     /// Runs until `shutdown`. Failures are reported and the round repeated, for ever.
     ///
-    /// The first commit is announced as "take everything", so that clients that waited learn of it.
+    /// The first commit that the feed hears of is announced as "take everything", so that clients that
+    /// waited learn of it.
     pub async fn run(mut self, shutdown: CancellationToken) {
         self.started = Instant::now();
         loop {
             self.round_started = Instant::now();
+            self.serving = self.triggers.so_far.load(Ordering::SeqCst);
             // Dropping a round is safe: what was not announced is announced by the next.
             let round = shutdown.run_until_cancelled(self.round()).await;
             let Some(outcome) = round else {
@@ -155,6 +201,12 @@ impl PolicyWatcher {
     /// remote is gone by now.
     async fn round(&mut self) -> Result<(), AnnounceError> {
         let synced = self.repo.sync().await;
+        if synced.is_ok() {
+            let now = Utc::now();
+            self.status
+                .send_modify(|status| status.last_sync = Some(now));
+        }
+        self.remember().await?;
         if let Some(head) = self.repo.head() {
             self.announce_up_to(head).await?;
         }
@@ -162,18 +214,40 @@ impl PolicyWatcher {
         Ok(())
     }
 
+    /// Learns what was announced before this process.
+    async fn remember(&mut self) -> Result<(), AnnounceError> {
+        if !self.remembers {
+            let announced = self.announce.announced().await?;
+            self.status.send_modify(|status| {
+                status.position = announced.as_ref().map(|announced| announced.position);
+                status.announced = announced.map(|announced| announced.commit);
+            });
+            self.remembers = true;
+        }
+        Ok(())
+    }
+
     async fn announce_up_to(&mut self, head: CommitHash) -> Result<(), AnnounceError> {
-        let announced = self.status.borrow().announced.clone();
-        if announced.as_ref() == Some(&head) {
+        let (announced, synced) = {
+            let status = self.status.borrow();
+            (status.announced.clone(), status.last_sync.is_some())
+        };
+        // A kept clone that was never compared with its remote may be older than what was announced.
+        if announced.as_ref() == Some(&head) || (announced.is_some() && !synced) {
             return Ok(());
         }
         let update = self.repo.announcement(announced.as_ref(), &head).await?;
-        match update {
-            Some(update) => self.announce.announce(update).await?,
-            None => info!(policy.head = %head, "No tracked file changed up to {head}"),
-        }
-        self.status
-            .send_modify(|status| status.announced = Some(head));
+        let position = match update {
+            Some(update) => Some(self.announce.announce(update).await?),
+            None => {
+                info!(policy.head = %head, "No tracked file changed up to {head}");
+                None
+            }
+        };
+        self.status.send_modify(|status| {
+            status.announced = Some(head);
+            status.position = position.or(status.position);
+        });
         Ok(())
     }
 
@@ -192,11 +266,14 @@ impl PolicyWatcher {
         }
         self.note_pause(error.is_some(), overdue);
         self.status.send_modify(|status| {
+            let now = Utc::now();
             status.head = head;
             status.rounds += 1;
+            status.served = self.serving;
             if error.is_none() {
-                status.last_success = Some(Utc::now());
+                status.last_success = Some(now);
             }
+            status.failing_since = error.is_some().then(|| status.failing_since.unwrap_or(now));
             status.error = error;
         });
     }
@@ -240,7 +317,7 @@ impl PolicyWatcher {
             }
         };
         tokio::select! {
-            () = self.triggers.notified() => {}
+            () = self.triggers.waiting.notified() => {}
             () = time_is_up => {}
             () = damage => self.repaired = Some(Instant::now()),
         }

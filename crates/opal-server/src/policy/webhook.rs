@@ -4,12 +4,15 @@
 //! repository; and only push events trigger the watcher. As upstream, field by field, for every
 //! service that its parameters can describe.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
-use opal_protocol::RedactedUrl;
+use opal_protocol::{Position, RedactedUrl};
 use regex::Regex;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -20,7 +23,8 @@ use tracing::{info, warn};
 use url::Url;
 
 use crate::error::ApiError;
-use crate::server::App;
+use crate::position;
+use crate::server::{App, Policy};
 
 /// How a git service signs and describes its events: `OPAL_POLICY_REPO_WEBHOOK_PARAMS`.
 #[derive(Debug, Clone, Deserialize)]
@@ -135,12 +139,18 @@ impl WebhookConfig {
     }
 }
 
+/// How long a sender waits to hear where in the feed what it pushed is.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// `POST /webhook` of a git source.
+///
+/// If the check that a push causes ends well within three seconds, the answer names the change of
+/// the feed that announced the commit; it does not fail because the check does.
 pub(crate) async fn receive(
     State(app): State<App>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let config = &app.config.webhook;
     config.verify(&headers, &body).map_err(|reason| {
         warn!("Refused a webhook: {reason}");
@@ -160,24 +170,33 @@ pub(crate) async fn receive(
         && !sender.branches.contains(branch)
     {
         info!("Ignored a webhook for another branch than `{branch}`");
-        return Ok(Json(Value::Null));
+        return Ok(Json(Value::Null).into_response());
     }
     let event = config.event(&headers, &body);
     let ours = app.policy.as_ref();
     let url = ours.map(|policy| policy.repo.settings().url.expose());
     let matches = url.is_some_and(|url| !config.params.match_sender_url || sender.names_repo(url));
     let (Some(policy), true) = (ours, matches) else {
-        return Ok(Json(json!({ "status": "ignored", "event": event })));
+        return Ok(Json(json!({ "status": "ignored", "event": event })).into_response());
     };
-    if event == config.params.push_event_value {
-        info!("A webhook says that something was pushed");
-        policy.watcher.trigger();
-    }
     // Whoever sends a webhook need not know how we log in to the repository.
     let url = url.map(bare);
-    Ok(Json(
-        json!({ "status": "ok", "event": event, "repo_url": url }),
-    ))
+    let body = json!({ "status": "ok", "event": event, "repo_url": url });
+    let mut response = Json(body).into_response();
+    if event == config.params.push_event_value {
+        info!("A webhook says that something was pushed");
+        if let Some(position) = announced(policy).await {
+            position::say_change(&mut response, &position);
+        }
+    }
+    Ok(response)
+}
+
+/// Looks at the repository. Returns where its commit was announced, if that is known in time.
+async fn announced(policy: &Policy) -> Option<Position> {
+    let checked = tokio::time::timeout(PATIENCE, policy.watcher.check()).await;
+    let status = checked.ok().flatten()?;
+    status.position.filter(|_| status.error.is_none())
 }
 
 /// What a payload says about the repository that it is about.

@@ -1,4 +1,4 @@
-//! `docs/compatibility.md` names tests: they are there.
+//! Pages of the documentation name tests: they are there.
 
 use std::path::Path;
 
@@ -17,7 +17,8 @@ fn sources(directory: &Path, text: &mut String) {
 #[test]
 fn every_test_that_the_documentation_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let page = std::fs::read_to_string(root.join("docs/compatibility.md")).unwrap();
+    let read = |page: &str| std::fs::read_to_string(root.join(page)).unwrap();
+    let page = read("docs/compatibility.md") + &read("docs/design/never-silently-stale.md");
     let mut code = String::new();
     sources(&root.join("crates"), &mut code);
     let quoted = page.split('`').skip(1).step_by(2);

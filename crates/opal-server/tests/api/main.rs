@@ -10,11 +10,17 @@
 mod bad_peers;
 mod data;
 mod documented;
+mod durable;
 mod feed;
+mod fleet;
 mod peer;
 mod policy_api;
+mod publishing;
+mod reads;
 mod recorded;
+mod refresh;
 mod security;
 mod support;
+mod waiting;
 mod webhook;
 mod websocket;

@@ -40,7 +40,8 @@ pub(crate) fn lines<T: DeserializeOwned>(recording: &str) -> Vec<T> {
 /// A running server. Ends with this value.
 pub(crate) struct TestServer {
     server: Server,
-    tasks: Tasks,
+    tasks: Option<Tasks>,
+    shutdown: CancellationToken,
     _clones: TempDir,
 }
 
@@ -93,11 +94,13 @@ impl TestServer {
         ];
         let mut config = config(ours.iter().chain(settings).copied()).unwrap();
         adjust(&mut config);
-        let tasks = Tasks::new(CancellationToken::new());
+        let shutdown = CancellationToken::new();
+        let tasks = Tasks::new(shutdown.clone());
         let server = Server::start(config, &tasks).await.unwrap();
         Self {
             server,
-            tasks,
+            tasks: Some(tasks),
+            shutdown,
             _clones: clones,
         }
     }
@@ -160,7 +163,14 @@ impl TestServer {
 
     /// Makes the server stop; its connections end.
     pub(crate) fn stop(&self) {
-        self.tasks.shutdown().cancel();
+        self.shutdown.cancel();
+    }
+
+    /// Returns once the server has stopped and let go of all that it held.
+    pub(crate) async fn stopped(mut self) {
+        self.stop();
+        let tasks = self.tasks.take().unwrap();
+        tasks.join(wait::LIMIT).await.unwrap();
     }
 }
 

@@ -50,6 +50,59 @@ async fn a_new_commit_is_announced_after_everything() {
 }
 
 #[tokio::test]
+async fn what_was_announced_before_a_restart_is_neither_repeated_nor_skipped() {
+    let mut followed = Followed::new(one_file());
+    let first = followed.remote.head().unwrap();
+    let watching = Watching::start(&followed.repo, Announcements::after(&first));
+    let status = watching.until(|status| status.rounds == 1).await;
+    assert_eq!(status.announced, Some(first.clone()));
+    assert_eq!(status.position.unwrap().revision.0, 7);
+    assert_eq!((status.error, status.position), (None, None));
+    assert_eq!(watching.announcements.all(), []);
+    drop(watching);
+
+    let second = add(&mut followed.remote, "lib/b.rego");
+    let watching = Watching::start(&followed.repo, Announcements::after(&first));
+    let status = watching.until(|status| status.rounds == 1).await;
+    assert_eq!(status.announced, Some(second.clone()));
+    let told = watching.announcements.all();
+    assert_eq!(told.len(), 1);
+    assert_eq!(
+        (&told[0].old_policy_hash, &told[0].new_policy_hash),
+        (&first, &second)
+    );
+}
+
+#[tokio::test]
+async fn a_kept_clone_that_may_be_older_than_the_feed_is_not_announced() {
+    let mut followed = Followed::new(one_file());
+    followed.repo.sync().await.unwrap();
+    let later = add(&mut followed.remote, "b.rego");
+    let hidden = followed.remote.hide().unwrap();
+    let watching = Watching::start(&followed.repo, Announcements::after(&later));
+    let status = watching.until(|status| status.rounds == 1).await;
+    assert_eq!(status.last_sync, None);
+    assert_eq!(watching.announcements.all(), []);
+    drop(hidden);
+    let status = watching.look().await;
+    assert_eq!(status.head, Some(later));
+    assert_eq!(watching.announcements.all(), []);
+}
+
+#[tokio::test]
+async fn a_check_ends_after_a_look_that_began_after_it_was_asked_for() {
+    let mut followed = Followed::new(one_file());
+    let watching = Watching::start(&followed.repo, Announcements::default());
+    watching.until(|status| status.announced.is_some()).await;
+    let second = add(&mut followed.remote, "b.rego");
+    let status = watching.handle.check().await.unwrap();
+    assert_eq!(status.announced, Some(second));
+    assert_eq!(status.position.unwrap().revision.0, 2);
+    let (one, other) = tokio::join!(watching.handle.check(), watching.handle.check());
+    assert!(one.is_some() && other.is_some());
+}
+
+#[tokio::test]
 async fn polling_finds_a_commit_without_a_trigger() {
     let mut followed = Followed::new(one_file());
     let interval = Some(Duration::from_millis(20));

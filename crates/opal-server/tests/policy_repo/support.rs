@@ -6,7 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use opal_protocol::{PolicyBundle, PolicyUpdateMessage, RedactedUrl, RepoPath};
+use opal_protocol::{
+    ChainDigest, CommitHash, Epoch, PolicyBundle, PolicyUpdateMessage, Position, RedactedUrl,
+    RepoPath, Revision,
+};
+use opal_pubsub::publisher::AnnouncedPolicy;
 use opal_server::policy::{
     AnnounceError, AnnouncePolicy, GitSettings, PolicyRepo, PolicyWatcher, Selection,
     WatcherHandle, WatcherStatus,
@@ -138,12 +142,22 @@ impl Store {
 #[derive(Debug, Default)]
 pub(crate) struct Announcements {
     state: Mutex<(Vec<PolicyUpdateMessage>, u32)>,
+    before: Option<CommitHash>,
 }
 
 impl Announcements {
     pub(crate) fn failing(times: u32) -> Self {
         Self {
             state: Mutex::new((Vec::new(), times)),
+            before: None,
+        }
+    }
+
+    /// As after a restart: `commit` was announced before.
+    pub(crate) fn after(commit: &CommitHash) -> Self {
+        Self {
+            before: Some(commit.clone()),
+            ..Self::default()
         }
     }
 
@@ -154,14 +168,30 @@ impl Announcements {
 
 #[async_trait]
 impl AnnouncePolicy for Announcements {
-    async fn announce(&self, update: PolicyUpdateMessage) -> Result<(), AnnounceError> {
+    async fn announced(&self) -> Result<Option<AnnouncedPolicy>, AnnounceError> {
+        let before = self.before.clone();
+        Ok(before.map(|commit| AnnouncedPolicy {
+            commit,
+            position: position(7),
+        }))
+    }
+
+    async fn announce(&self, update: PolicyUpdateMessage) -> Result<Position, AnnounceError> {
         let mut state = self.state.lock().unwrap();
         if state.1 > 0 {
             state.1 -= 1;
             return Err("the publisher is down".into());
         }
         state.0.push(update);
-        Ok(())
+        Ok(position(state.0.len() as u64))
+    }
+}
+
+fn position(revision: u64) -> Position {
+    Position {
+        epoch: Epoch(1),
+        revision: Revision(revision),
+        digest: ChainDigest::default(),
     }
 }
 

@@ -107,8 +107,7 @@ impl Process {
             topics: self.profile.topics(),
             client: ClientInfo {
                 id: self.profile.name.clone(),
-                host: String::new(),
-                version: String::new(),
+                ..ClientInfo::default()
             },
             channel_id: format!("{}-{}", self.profile.name, self.me.life),
             position: self.received,

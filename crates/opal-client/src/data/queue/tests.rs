@@ -33,6 +33,7 @@ impl Bench {
             update_id: "u".into(),
             is_source: !inline,
             place: None,
+            needs_bundle: false,
             entry,
             path: DataPath::parse(path).unwrap(),
             method,
@@ -80,7 +81,7 @@ impl Bench {
     fn write(&mut self) -> Vec<Notice> {
         let mut notices = Vec::new();
         loop {
-            let batch = self.queue.next_batch();
+            let batch = self.queue.next_batch(false);
             if batch.is_empty() {
                 return notices;
             }
@@ -140,7 +141,7 @@ fn a_late_success_is_followed_by_the_newer_entries_below_it_in_one_batch() {
     bench.now = bench.queue.next_wake(bench.now).unwrap();
     let fetch = bench.fetches()[0].0;
     bench.succeed(fetch, "late");
-    let batch = bench.queue.next_batch();
+    let batch = bench.queue.next_batch(false);
     let order: Vec<&str> = batch.iter().map(|write| write.document.text()).collect();
     assert_eq!(order, ["\"late\"", "\"newer\""]);
     let outcomes = batch.iter().map(|write| (write.seq, Ok(()))).collect();
@@ -211,7 +212,7 @@ fn a_newer_document_replaces_a_failing_entry_and_the_patch_that_waits_for_it() {
 fn a_patch_whose_outcome_is_unknown_is_not_sent_again() {
     let mut bench = Bench::new();
     bench.patch("/a", "patch");
-    let batch = bench.queue.next_batch();
+    let batch = bench.queue.next_batch(false);
     let failure = Failure {
         error: "connection reset".into(),
         retry: Retry::Unknown,
@@ -250,7 +251,7 @@ fn an_entry_that_cannot_succeed_is_given_up_and_the_others_go_on() {
 fn a_store_that_was_away_gets_the_document_later() {
     let mut bench = Bench::new();
     bench.inline("/a", "inline");
-    let batch = bench.queue.next_batch();
+    let batch = bench.queue.next_batch(false);
     let failure = Failure {
         error: "store unreachable".into(),
         retry: Retry::After(None),
@@ -309,7 +310,7 @@ fn a_patch_waits_for_the_outcome_of_what_it_is_based_on() {
     let mut bench = Bench::new();
     bench.inline("/a/x", "base");
     bench.patch("/a", "patch");
-    let batch = bench.queue.next_batch();
+    let batch = bench.queue.next_batch(false);
     assert_eq!(batch.len(), 1, "the patch is not sent along");
     let failure = Failure {
         error: "503".into(),
@@ -381,20 +382,23 @@ fn a_patch_before_which_newer_entries_were_written_is_not_applied_on_top_of_them
     bench.fail(fetches[0].0);
     bench.write();
     assert_eq!(bench.written, ["newer"]);
-    assert!(bench.queue.take_overtaken_patches().is_empty(), "it waits");
+    assert!(
+        bench.queue.take_overtaken_patches(false).is_empty(),
+        "it waits"
+    );
     bench.now = bench.queue.next_wake(bench.now).expect("another round");
     let again = bench.fetches();
     bench.succeed(again[0].0, "late");
-    let batch = bench.queue.next_batch();
+    let batch = bench.queue.next_batch(false);
     let outcomes = batch.iter().map(|write| (write.seq, Ok(()))).collect();
     bench.queue.written(outcomes, bench.now, &mut bench.rng);
-    let overtaken = bench.queue.take_overtaken_patches();
+    let overtaken = bench.queue.take_overtaken_patches(false);
     let outcome = overtaken.first().map(|notice| &notice.outcome);
     assert!(matches!(
         outcome,
         Some(Outcome::Refused { unknown: true, .. })
     ));
-    assert!(bench.queue.next_batch().is_empty());
+    assert!(bench.queue.next_batch(false).is_empty());
 }
 
 #[test]
@@ -408,7 +412,7 @@ fn a_refusal_is_not_final_while_an_older_entry_may_change_what_it_is_about() {
         error: "what holds `b` is not an object".into(),
         retry: Retry::Never,
     };
-    let batch = bench.queue.next_batch();
+    let batch = bench.queue.next_batch(false);
     let outcomes = vec![(batch[0].seq, Err(refusal()))];
     let notices = bench.queue.written(outcomes, bench.now, &mut bench.rng);
     assert!(matches!(notices[0].outcome, Outcome::Failing { .. }));
@@ -420,7 +424,7 @@ fn a_refusal_is_not_final_while_an_older_entry_may_change_what_it_is_about() {
     assert_eq!(bench.written.first().map(String::as_str), Some("late"));
     assert_eq!(bench.written.len(), 2);
     bench.inline("/a/c", "alone");
-    let batch = bench.queue.next_batch();
+    let batch = bench.queue.next_batch(false);
     let outcomes = vec![(batch[0].seq, Err(refusal()))];
     let notices = bench.queue.written(outcomes, bench.now, &mut bench.rng);
     assert!(matches!(notices[0].outcome, Outcome::Refused { .. }));

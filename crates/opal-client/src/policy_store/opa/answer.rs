@@ -62,6 +62,22 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<V
     Value::deserialize(deserializer).map(Some)
 }
 
+/// Whether this is the body of a failure that OPA itself tells of, and not something between us and
+/// OPA: OPA always names a code.
+pub(super) fn is_opa_s(body: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Coded {
+        code: String,
+    }
+    serde_json::from_str::<Coded>(body).is_ok_and(|coded| !coded.code.is_empty())
+}
+
+/// Whether a success may have this body.
+pub(super) fn is_json_or_empty(body: &str) -> bool {
+    let body = body.trim();
+    body.is_empty() || serde_json::from_str::<serde::de::IgnoredAny>(body).is_ok()
+}
+
 /// The body of a failure.
 #[derive(Debug, Default, Deserialize)]
 struct Failure {

@@ -45,6 +45,20 @@ struct Answer {
     body: String,
 }
 
+impl Answer {
+    /// The failure that OPA itself tells of; none if anything else may have answered in its place.
+    fn verdict(&self) -> Option<StatusCode> {
+        let is_failure = self.status.is_client_error() || self.status.is_server_error();
+        (is_failure && answer::is_opa_s(&self.body)).then_some(self.status)
+    }
+
+    /// Whether OPA did what it was asked to. A page that somebody else shows instead is no success.
+    fn is_done(&self) -> bool {
+        let is_success = self.status.is_success() && answer::is_json_or_empty(&self.body);
+        is_success || self.status == StatusCode::NOT_MODIFIED
+    }
+}
+
 impl OpaApi {
     pub(super) fn new(client: Client, options: OpaOptions) -> Self {
         Self {
@@ -90,10 +104,10 @@ impl OpaApi {
         call: &Call,
     ) -> Result<Result<(), Vec<PolicyProblem>>, StoreError> {
         let answer = self.call(call).await?;
-        match answer.status {
-            StatusCode::BAD_REQUEST => Ok(Err(answer::problems(id, &answer.body))),
-            StatusCode::NOT_FOUND if call.method == Method::DELETE => Ok(Ok(())),
-            status if status.is_success() => Ok(Ok(())),
+        match answer.verdict() {
+            Some(StatusCode::BAD_REQUEST) => Ok(Err(answer::problems(id, &answer.body))),
+            Some(StatusCode::NOT_FOUND) if call.method == Method::DELETE => Ok(Ok(())),
+            None if answer.is_done() => Ok(Ok(())),
             _ => Err(self.rejected(call, &answer)),
         }
     }
@@ -102,9 +116,9 @@ impl OpaApi {
     pub(super) async fn has_policy(&self, id: &str) -> Result<bool, StoreError> {
         let call = Call::get(policy_path(id));
         let answer = self.call(&call).await?;
-        match answer.status {
-            StatusCode::NOT_FOUND => Ok(false),
-            status if status.is_success() => Ok(true),
+        match answer.verdict() {
+            Some(StatusCode::NOT_FOUND) => Ok(false),
+            None if answer.is_done() => Ok(true),
             _ => Err(self.rejected(&call, &answer)),
         }
     }
@@ -147,14 +161,15 @@ impl OpaApi {
 
     async fn data_step(&self, path: &DataPath, call: &Call) -> Result<(), StoreError> {
         let answer = self.call(call).await?;
-        match answer.status {
-            StatusCode::NOT_FOUND if call.method == Method::DELETE => Ok(()),
-            StatusCode::NOT_MODIFIED => Ok(()),
-            status if status.is_success() => Ok(()),
-            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => Err(StoreError::InvalidDocument {
-                path: path.clone(),
-                problem: answer::message(&answer.body),
-            }),
+        match answer.verdict() {
+            Some(StatusCode::NOT_FOUND) if call.method == Method::DELETE => Ok(()),
+            Some(StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) => {
+                Err(StoreError::InvalidDocument {
+                    path: path.clone(),
+                    problem: answer::message(&answer.body),
+                })
+            }
+            None if answer.is_done() => Ok(()),
             _ => Err(self.rejected(call, &answer)),
         }
     }
@@ -176,13 +191,12 @@ impl OpaApi {
             },
             other => other,
         })?;
-        match answer.status {
-            StatusCode::NOT_MODIFIED => Ok(()),
-            status if status.is_success() => Ok(()),
-            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => Err(StoreError::PatchFailed {
+        match answer.verdict() {
+            Some(StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) => Err(StoreError::PatchFailed {
                 path: path.clone(),
                 problem: answer::message(&answer.body),
             }),
+            None if answer.is_done() => Ok(()),
             _ => Err(self.rejected(&call, &answer)),
         }
     }
@@ -221,11 +235,16 @@ impl OpaApi {
                     }
                     continue;
                 }
+                Ok(answer) if leaves_unknown(call, &answer) => {
+                    let source = Box::new(self.rejected(call, &answer));
+                    let path = DataPath::root();
+                    return Err(StoreError::OutcomeUnknown { path, source });
+                }
                 Ok(answer) if !is_passing(answer.status) => return Ok(answer),
                 Ok(answer) => self.rejected(call, &answer),
+                Err(error @ StoreError::OutcomeUnknown { .. }) => return Err(error),
                 Err(error) => error,
             };
-            let error = unless_unknown(call, error)?;
             let Some(pause) = self.retry.delay(attempt, &mut rand::rng()) else {
                 return Err(error);
             };
@@ -331,25 +350,15 @@ fn is_passing(status: StatusCode) -> bool {
         || status == StatusCode::REQUEST_TIMEOUT
 }
 
-/// A patch must not be sent again when something between us and OPA gave up waiting for it.
-fn unless_unknown(call: &Call, error: StoreError) -> Result<StoreError, StoreError> {
-    let is_patch = call.method == Method::PATCH;
-    match error {
-        StoreError::OutcomeUnknown { .. } => Err(error),
-        StoreError::Rejected { status, .. }
-            if is_patch
-                && matches!(
-                    status,
-                    StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT
-                ) =>
-        {
-            Err(StoreError::OutcomeUnknown {
-                path: DataPath::root(),
-                source: Box::new(error),
-            })
-        }
-        other => Ok(other),
-    }
+/// Whether a patch may have been applied although the answer does not say so: something between us
+/// and OPA failed or answered, perhaps after it had passed it on. That OPA itself failed, or that something
+/// turned the patch away, proves that it was not.
+fn leaves_unknown(call: &Call, answer: &Answer) -> bool {
+    let may_have_passed = answer.status.is_server_error() || answer.status.is_success();
+    call.method == Method::PATCH
+        && may_have_passed
+        && !answer.is_done()
+        && answer.verdict().is_none()
 }
 
 /// The operations as OPA reads them: paths are escaped as JSON pointers, then for URLs.

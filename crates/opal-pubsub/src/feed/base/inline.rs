@@ -3,12 +3,21 @@
 use std::collections::BTreeMap;
 
 use opal_protocol::json_text::{python_text, without_null_members};
-use opal_protocol::patch::{Operation, OperationKind};
+use opal_protocol::patch::{CopyBudget, Operation, OperationKind};
 use opal_protocol::{DataPath, Document, Patch, Revision};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::shape::widened;
+
+/// Folding copies at most so many times what was published, but always [`ALWAYS_COPIED`] …
+const COPIED_PER_BYTE: usize = 4;
+const ALWAYS_COPIED: usize = 1024 * 1024;
+/// … and never more than this, which is less than any one patch may copy: whether a patch applies is
+/// not decided here.
+const NEVER_COPIED: usize = 16 * 1024 * 1024;
+/// So many bytes of documents are copied for the patches of one fold that may fail half way.
+const MOST_REWRITTEN: usize = 64 * 1024 * 1024;
 
 /// A document that was published itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,7 +25,7 @@ pub(super) struct Inline {
     pub(super) document: Document,
     /// What was patched into it since, in order, and by which change.
     pub(super) patches: Vec<(Revision, Patch)>,
-    /// Whether folding the patches would keep every digit.
+    /// Whether folding the patches would keep every digit, and make no more than they are worth.
     foldable: bool,
 }
 
@@ -58,11 +67,17 @@ impl Inline {
 
     /// Applies the patches to the document as clients do: one that does not apply is skipped.
     fn fold(&mut self, path: &DataPath) -> Option<()> {
+        let copying = self.patches.iter().filter(|(_, patch)| patch.copies());
+        // Each of those works on a document of its own, to leave this one as it is if it fails.
+        let rewritten = copying.count().saturating_mul(self.document.text().len());
+        (rewritten <= MOST_REWRITTEN).then_some(())?;
         let mut value = exact(&without_null_members(self.document.text()))?;
+        let mut budget = self.copy_budget();
         for (_, patch) in &self.patches {
             patch.operations().iter().all(is_exact).then_some(())?;
             // Who had the document refused the patch too.
-            let _ = patch.apply_to(&mut value);
+            let _ = patch.apply_to(&mut value, &mut budget);
+            (!budget.is_exceeded()).then_some(())?;
         }
         let mut nulls = Vec::new();
         find_nulls(&value, &DataPath::root(), &mut nulls);
@@ -77,6 +92,18 @@ impl Inline {
             self.patches.push((revision, patch));
         }
         Some(())
+    }
+
+    /// What copies may make of what was published: a few of them could double it again and again.
+    fn copy_budget(&self) -> CopyBudget {
+        let operations = self
+            .patches
+            .iter()
+            .flat_map(|(_, patch)| patch.operations());
+        let patches: usize = operations.map(published_size).sum();
+        let published = self.document.text().len() + patches;
+        let budget = published.saturating_mul(COPIED_PER_BYTE);
+        CopyBudget::new(budget.clamp(ALWAYS_COPIED, NEVER_COPIED))
     }
 
     /// The value as a document for the root. Clients that write it member by member write its null
@@ -113,6 +140,16 @@ fn is_exact(operation: &Operation) -> bool {
         | OperationKind::Remove
         | OperationKind::Move { .. }
         | OperationKind::Copy { .. } => true,
+    }
+}
+
+/// About as many bytes as it took to publish the operation.
+fn published_size(operation: &Operation) -> usize {
+    match &operation.kind {
+        OperationKind::Add { json }
+        | OperationKind::Replace { json }
+        | OperationKind::Test { json } => json.len(),
+        OperationKind::Remove | OperationKind::Move { .. } | OperationKind::Copy { .. } => 0,
     }
 }
 

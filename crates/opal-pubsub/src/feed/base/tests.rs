@@ -1,7 +1,8 @@
-use opal_protocol::{Document, SaveMethod};
+use opal_protocol::{Document, Epoch, SaveMethod, ScopeId};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::feed::{ChangeDraft, FeedLimits, FeedLog};
 
 mod model;
 
@@ -35,11 +36,15 @@ fn removal(path: &str, name: &str) -> DataSourceEntry {
     patch(path, &json!([{"op": "remove", "path": format!("/{name}")}]))
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a list is written where it is used"
+)]
 fn base_of(entries: Vec<DataSourceEntry>) -> Base {
-    base_with(2, entries)
+    base_with(2, &entries)
 }
 
-fn base_with(limit: usize, entries: Vec<DataSourceEntry>) -> Base {
+fn base_with(limit: usize, entries: &[DataSourceEntry]) -> Base {
     let mut base = Base::new(limit);
     for (at, entry) in entries.iter().enumerate() {
         base.fold_entry(Revision(at as u64 + 1), entry);
@@ -154,7 +159,7 @@ fn a_document_whose_digits_would_be_lost_is_not_folded() {
         ..put("/a", &Value::Null)
     };
     let add = patch("/a", &json!([{"op": "add", "path": "/x", "value": 1}]));
-    let base = base_with(0, vec![large, add]);
+    let base = base_with(0, &[large, add]);
     let written: Vec<BaseEntry> = base.entries().collect();
     assert_eq!(written[0].entry.data.as_ref(), Some(&document));
     assert_eq!(written[1].entry.method(), Some(SaveMethod::Patch));
@@ -235,6 +240,20 @@ fn a_member_that_was_added_is_there_to_be_replaced() {
 }
 
 #[test]
+fn a_patch_stays_behind_what_others_wrote_in_its_place() {
+    let add = json!([{"op": "add", "path": "/b", "value": 1}]);
+    let of_others = [
+        entry(&["u"], "/a/b", "PUT", &json!({})),
+        entry(&["u"], "/a", "PATCH", &add),
+    ];
+    for of_others in of_others {
+        let base = base_of(vec![put("/a", &json!({})), of_others, patch("/a", &add)]);
+        let made_by: Vec<u64> = base.entries().map(|entry| entry.revision.0).collect();
+        assert_eq!(made_by, [1, 2, 3]);
+    }
+}
+
+#[test]
 fn what_a_patch_in_between_needs_stays() {
     let base = base_of(vec![
         put("/a/b", &json!({"v": 1})),
@@ -273,4 +292,66 @@ fn entries_that_no_client_could_take_are_skipped() {
         put("/", &json!(5)),
     ]);
     assert_eq!(shown(&base), [""; 0]);
+}
+
+#[test]
+fn patches_that_double_a_document_are_kept_and_not_folded() {
+    let doubled = |at| json!({"op": "copy", "from": "/a", "path": format!("/a/k{at}")});
+    let operations: Vec<Value> = (0..40).map(doubled).collect();
+    let base = base_of(vec![
+        put("/doc", &json!({"a": {}})),
+        patch("/doc", &json!(operations)),
+        patch("/doc", &json!([{"op": "add", "path": "/x", "value": 1}])),
+        patch("/doc", &json!([{"op": "add", "path": "/y", "value": 1}])),
+    ]);
+    let bytes: usize = shown(&base).iter().map(String::len).sum();
+    assert_eq!(shown(&base).len(), 4);
+    assert!(bytes < 4096, "{bytes} bytes");
+}
+
+#[test]
+fn patches_that_copy_a_little_are_folded() {
+    let base = base_of(vec![
+        put("/doc", &json!({"a": {"b": 1}})),
+        patch("/doc", &json!([{"op": "copy", "from": "/a", "path": "/c"}])),
+        patch(
+            "/doc",
+            &json!([{"op": "test", "path": "/c/b", "value": 1}, {"op": "remove", "path": "/a"}]),
+        ),
+        patch("/doc", &json!([{"op": "add", "path": "/d", "value": 1}])),
+    ]);
+    assert_eq!(shown(&base), [r#"4 PUT /doc {"c":{"b":1},"d":1}"#]);
+}
+
+#[test]
+fn entries_count_for_the_topics_that_their_change_was_published_to() {
+    let entries = [(&["secret"][..], "/a"), (&["mine", "secret"], "/b")];
+    let entries = entries.map(|(topics, path)| entry(topics, path, "PUT", &json!({})));
+    let unnamed = json!({"url": "", "dst_path": "/c", "data": {}});
+    for text in [
+        json!({ "entries": entries }),
+        json!({ "entries": [unnamed] }),
+    ] {
+        let mut log = FeedLog::new(Epoch(1), FeedLimits::default());
+        let scope = ScopeId::default();
+        let draft = ChangeDraft {
+            id: "m".into(),
+            topics: vec!["mine".into()].into(),
+            payload: Payload::Message(Document::from(&text)),
+        };
+        log.append(&scope, None, draft, 0).unwrap();
+        let mut base = |topic: &str| log.base(&scope, &[topic.into()]).entries.len();
+        assert_eq!([base("secret"), base("policy_data")], [0, 0]);
+    }
+}
+
+#[test]
+fn members_are_set_again_whatever_their_neighbours_do() {
+    let set = |name: &str, n: usize| {
+        let path = |suffix| format!("/{name}{suffix}");
+        let operations = ["a", "b"].map(|end| json!({"op": "add", "path": path(end), "value": n}));
+        patch("/users", &json!(operations))
+    };
+    let entries = (0..10).flat_map(|n| [set("x", n), set("y", n)]);
+    assert_eq!(shown(&base_of(entries.collect())).len(), 2);
 }

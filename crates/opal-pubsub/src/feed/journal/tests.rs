@@ -41,17 +41,17 @@ fn append(log: &mut FeedLog, journal: &mut Vec<u8>, drafts: Vec<ChangeDraft>) {
     journal.extend(encode_changes(&changes));
 }
 
-/// All that can be asked of a feed.
-fn state(
-    log: &mut FeedLog,
-) -> Vec<(
+/// All that can be asked of the feed of one scope.
+type State = (
     Position,
     Option<CommitHash>,
     Vec<Arc<Change>>,
     Vec<BaseEntry>,
-)> {
+);
+
+fn state(log: &mut FeedLog) -> [State; 2] {
     let scopes = [ScopeId::default(), "other".into()];
-    let state = scopes.map(|scope| {
+    scopes.map(|scope| {
         let head = log.head(&scope);
         let oldest = head
             .revision
@@ -64,8 +64,7 @@ fn state(
         let base = log.base(&scope, &[Topic::from("t")]);
         assert_eq!(base.position, head);
         (head, log.commit(&scope).cloned(), history, base.entries)
-    });
-    state.to_vec()
+    })
 }
 
 #[test]
@@ -196,4 +195,19 @@ fn an_id_that_was_given_again_is_that_of_the_newer_change() {
         panic!("inside the history");
     };
     assert_eq!(missed.len(), 1);
+}
+
+#[test]
+fn where_the_policy_changed_last_outlives_the_history_and_the_server() {
+    let mut log = feed();
+    let scope = ScopeId::default();
+    let announced = log.announced(&scope).unwrap();
+    assert_eq!(announced.revision, Revision(5));
+    for id in ["d", "e", "f", "g"] {
+        log.append(&scope, None, data(id), 6).unwrap();
+    }
+    assert_eq!(log.change(&scope, Revision(5)), None);
+    let recovered = recover(&bytes_of(&log), LIMITS).unwrap().log;
+    assert_eq!(recovered.announced(&scope), Some(announced));
+    assert_eq!(recovered.announced(&"other".into()), None);
 }

@@ -61,10 +61,26 @@ impl LogFile for File {
     }
 }
 
-/// Makes a directory for us alone, also if it was there: updates may hold what is secret.
-pub(super) fn make_directory(path: &Path) -> io::Result<()> {
+/// Makes a directory for us alone, also if it was there: updates may hold what is secret. Those that
+/// had to be made are there after a crash too.
+pub(super) fn make_directory(files: &dyn Files, path: &Path) -> io::Result<()> {
+    let named = path
+        .ancestors()
+        .filter(|above| !above.as_os_str().is_empty());
+    let missing: Vec<&Path> = named.take_while(|above| !above.exists()).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    fs::set_permissions(path, Permissions::from_mode(0o700))
+    fs::set_permissions(path, Permissions::from_mode(0o700))?;
+    for made in missing.into_iter().rev() {
+        match made.parent() {
+            // Of a relative path.
+            Some(parent) if parent.as_os_str().is_empty() => {
+                files.sync_directory(Path::new("."))?
+            }
+            Some(parent) => files.sync_directory(parent)?,
+            None => {}
+        }
+    }
+    Ok(())
 }
 
 /// Opens a file for us alone, to be written at its end; makes it if it is not there.

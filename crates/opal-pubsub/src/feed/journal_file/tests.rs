@@ -1,83 +1,14 @@
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Mutex;
 
-use opal_protocol::{Position, ScopeId};
+use opal_protocol::{Document, Position, ScopeId};
 use tempfile::TempDir;
 
+use super::faulty::{Faults, Faulty};
 use super::*;
-use crate::feed::ChangeDraft;
 use crate::feed::test_drafts::{data, put};
+use crate::feed::{ChangeDraft, Payload};
 
 const EPOCH: Epoch = Epoch(7);
-
-/// A disk that fails where it is told to.
-#[derive(Debug, Clone, Default)]
-struct Faulty(Arc<Mutex<Faults>>);
-
-#[derive(Debug, Default)]
-struct Faults {
-    /// Bytes that can still be written.
-    space: Option<usize>,
-    sync: bool,
-    truncate: bool,
-    directory: bool,
-}
-
-#[derive(Debug)]
-struct FaultyFile(Box<dyn LogFile>, Faulty);
-
-impl Faulty {
-    fn set(&self, change: impl FnOnce(&mut Faults)) {
-        change(&mut self.0.lock().unwrap());
-    }
-
-    fn check(&self, fails: impl FnOnce(&Faults) -> bool) -> io::Result<()> {
-        match fails(&self.0.lock().unwrap()) {
-            true => Err(io::Error::other("the disk fails")),
-            false => Ok(()),
-        }
-    }
-}
-
-impl Files for Faulty {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {
-        Ok(Box::new(FaultyFile(Disk.create(path)?, self.clone())))
-    }
-
-    fn open(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {
-        Ok(Box::new(FaultyFile(Disk.open(path)?, self.clone())))
-    }
-
-    fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        self.check(|faults| faults.directory)?;
-        Disk.sync_directory(path)
-    }
-}
-
-impl LogFile for FaultyFile {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut faults = self.1.0.lock().unwrap();
-        let fits = faults
-            .space
-            .map_or(bytes.len(), |space| space.min(bytes.len()));
-        faults.space = faults.space.map(|space| space - fits);
-        self.0.append(&bytes[..fits])?;
-        match fits < bytes.len() {
-            true => Err(io::ErrorKind::StorageFull.into()),
-            false => Ok(()),
-        }
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.1.check(|faults| faults.sync)?;
-        self.0.sync()
-    }
-
-    fn truncate(&mut self, len: u64) -> io::Result<()> {
-        self.1.check(|faults| faults.truncate)?;
-        self.0.truncate(len)
-    }
-}
 
 /// A feed and its journal, used as a server does.
 struct Bench {
@@ -89,9 +20,7 @@ struct Bench {
 impl Bench {
     fn open(directory: &TempDir) -> Self {
         let disk = Faulty::default();
-        let files = Box::new(disk.clone());
-        let (journal, log) =
-            Journal::open_on(files, &place(directory), FeedLimits::default(), EPOCH).unwrap();
+        let (journal, log) = disk.open(&place(directory), EPOCH).unwrap();
         Self { journal, log, disk }
     }
 
@@ -142,11 +71,13 @@ fn a_feed_outlives_its_server_with_its_epoch() {
     let mut bench = Bench::open(&directory);
     bench.publish(vec![put("a", "/a"), put("b", "/b")]).unwrap();
     let head = bench.publish(vec![put("c", "/a")]).unwrap();
+    let appended = bench.journal.appended();
     drop(bench);
     let (journal, mut log) = reopened(&directory);
     assert_eq!((log.epoch(), log.head(&scope())), (EPOCH, head));
     assert_eq!(log.base(&scope(), &["t".into()]).entries.len(), 2);
-    assert_eq!(journal.appended(), 0);
+    assert!(appended > 0);
+    assert_eq!(journal.appended(), appended);
 }
 
 #[test]
@@ -306,7 +237,7 @@ fn what_a_crash_left_beside_the_journal_is_removed() {
 #[test]
 fn a_journal_that_cannot_be_used_is_left_alone() {
     let directory = TempDir::new().unwrap();
-    let path = Bench::open(&directory).journal.path.clone();
+    let path = Bench::open(&directory).journal.path;
     for contents in [&b""[..], b"\x50\0\0\0", b"text that is no journal"] {
         fs::write(&path, contents).unwrap();
         let opened = Journal::open(&place(&directory), FeedLimits::default(), EPOCH);
@@ -333,13 +264,35 @@ fn a_full_disk_at_the_start_is_an_error_and_no_journal() {
     let directory = TempDir::new().unwrap();
     let disk = Faulty::default();
     disk.set(|faults| faults.space = Some(10));
-    let opened = Journal::open_on(
-        Box::new(disk),
-        &place(&directory),
-        FeedLimits::default(),
-        EPOCH,
-    );
+    let opened = disk.open(&place(&directory), EPOCH);
     assert!(matches!(opened.unwrap_err(), JournalError::Write { .. }));
     assert_eq!(files(&directory), ["lock"]);
     assert_eq!(reopened(&directory).1.epoch(), Epoch(99));
+}
+
+#[test]
+fn a_journal_whose_server_is_restarted_often_rotates_as_any_other() {
+    let directory = TempDir::new().unwrap();
+    let large = "x".repeat(4 * 1024 * 1024);
+    for n in 0..6 {
+        let mut bench = Bench::open(&directory);
+        let mut draft = data(&n.to_string());
+        draft.payload = Payload::Message(Document::from(&serde_json::Value::from(large.as_str())));
+        bench.publish(vec![draft]).unwrap();
+    }
+    assert_eq!(files(&directory), ["feed-00000002.log", "lock"]);
+}
+
+#[test]
+fn the_names_of_directories_that_had_to_be_made_are_durable() {
+    let directory = TempDir::new().unwrap();
+    let bench = Bench::open(&directory);
+    let mut synced = Vec::new();
+    bench.disk.set(|faults| synced = faults.synced.clone());
+    let expected = [
+        directory.path(),
+        &directory.path().join("state"),
+        &place(&directory),
+    ];
+    assert_eq!(synced, expected);
 }

@@ -241,9 +241,15 @@ fn drift_is_told_with_the_position_and_seen_until_other_policies_are_reported() 
         (&*reported[0].client, reported[0].subscriber),
         ("c1", SubscriberId(1))
     );
-    bench
-        .hub
-        .mark_drift(&[SubscriberId(1), SubscriberId(9)], bench.now);
+    let drift = |subscriber, tell| Drift {
+        reported: ReportedPolicies {
+            subscriber: SubscriberId(subscriber),
+            ..reported[0].clone()
+        },
+        tell,
+    };
+    let drifted = [drift(1, true), drift(9, true)];
+    bench.hub.mark_drift(&drifted, bench.now);
     let frame = requests(&outbox);
     assert_eq!(frame[0]["method"], "position");
     assert_eq!(frame[0]["arguments"]["drift"], true);
@@ -252,4 +258,11 @@ fn drift_is_told_with_the_position_and_seen_until_other_policies_are_reported() 
     assert!(bench.view("c1").unwrap().drift, "they are the same still");
     say(&mut bench, "d2");
     assert!(!bench.view("c1").unwrap().drift);
+    bench.hub.mark_drift(&drifted, bench.now);
+    assert!(!bench.view("c1").unwrap().drift, "that was said of others");
+    assert!(requests(&outbox).is_empty());
+    say(&mut bench, "d1");
+    bench.hub.mark_drift(&[drift(1, false)], bench.now);
+    assert!(bench.view("c1").unwrap().drift);
+    assert!(requests(&outbox).is_empty(), "seen, and told before");
 }

@@ -195,3 +195,24 @@ fn a_client_without_a_name_is_called_as_its_connection_and_a_long_name_is_cut() 
     bench.follow_as(&"é".repeat(1000), 2, &["a"], None);
     assert!(bench.view(&"é".repeat(128)).is_some());
 }
+
+#[test]
+fn a_process_that_comes_back_takes_the_place_of_its_older_connection() {
+    let mut bench = Bench::new();
+    bench.instance = "one".to_owned();
+    let half_open = bench.settled(1, &["a"]);
+    let other = {
+        bench.instance = "two".to_owned();
+        bench.follow_as("c1", 2, &["a"], None)
+    };
+    bench.instance = "one".to_owned();
+    bench.follow_as("c1", 3, &["a"], None);
+    assert_eq!(half_open.try_next(), Some(Next::End(Ended::Superseded)));
+    assert!(!matches!(other.try_next(), Some(Next::End(_))));
+    assert_eq!(bench.hub.fleet(bench.now).len(), 3);
+    bench.hub.remove(SubscriberId(1), bench.now);
+    bench.hub.remove(SubscriberId(2), bench.now);
+    let views = bench.hub.fleet(bench.now);
+    assert_eq!(views.len(), 1);
+    assert_eq!(views[0].state, ClientState::Snapshot);
+}

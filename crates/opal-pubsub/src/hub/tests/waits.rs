@@ -256,3 +256,53 @@ fn a_wait_that_nobody_waits_for_is_forgotten() {
     bench.applied(1, 1, &[]).unwrap();
     assert_eq!(bench.outcome(), None);
 }
+
+#[test]
+fn a_connection_that_its_process_left_behind_holds_up_nobody() {
+    let mut bench = Bench::new();
+    bench.instance = "one".to_owned();
+    bench.settled(1, &["a"]);
+    bench.publish_for("all");
+    bench.follow_as("c1", 2, &["a"], None);
+    bench.applied(2, 1, &[]).unwrap();
+    assert_eq!(bench.outcome().unwrap().applied, ["c1"]);
+}
+
+#[test]
+fn what_failed_for_good_is_not_applied_however_much_failed() {
+    let mut bench = Bench::new();
+    bench.settled(1, &["a"]);
+    let failing = |revision, is_final| FailingEntry {
+        revision: Revision(revision),
+        entry: "/x".to_owned(),
+        error: "refused".to_owned(),
+        since: String::new(),
+        is_final,
+    };
+    for _ in 0..1010 {
+        bench.publish(&["a"], "1", None);
+    }
+    let mut all: Vec<_> = (2..=1010)
+        .map(|revision| failing(revision, false))
+        .collect();
+    all.push(failing(1, true));
+    bench.report(1, 1010, &[], all).unwrap();
+    bench.wait_for(1, "all");
+    let expected = missing("c1", "failed, as many others did");
+    assert_eq!(bench.outcome().unwrap().missing, [expected]);
+}
+
+#[test]
+fn the_end_of_the_hub_ends_the_waits_with_what_is_known() {
+    let mut bench = Bench::new();
+    bench.settled(1, &["a"]);
+    bench.settled(2, &["a"]);
+    bench.publish_for("all");
+    bench.applied(1, 1, &[]).unwrap();
+    bench.hub.end_all();
+    let outcome = bench.outcome().unwrap();
+    assert_eq!(
+        (outcome.met, outcome.applied),
+        (false, vec!["c1".to_owned()])
+    );
+}

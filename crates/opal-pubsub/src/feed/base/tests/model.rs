@@ -77,14 +77,13 @@ impl Store {
 }
 
 fn path() -> impl Strategy<Value = String> {
-    let paths = vec!["/", "/a", "/a/b", "/a/b/c", "/a/d", "/e", "/e/b", "/l"];
+    // Few, so that they meet.
+    let paths = vec!["/", "/a", "/a", "/a/b", "/a/b", "/a/b/c", "/e"];
     prop::sample::select(paths).prop_map(str::to_owned)
 }
 
 fn pointer() -> impl Strategy<Value = String> {
-    let paths = vec![
-        "/a", "/b", "/b/c", "/c", "/d", "/x", "/x/y", "/l/0", "/l/-", "/0", "/-", "/a/b", "/e",
-    ];
+    let paths = vec!["/a", "/b", "/b", "/b/c", "/x", "/l/0", "/-", "/0"];
     prop::sample::select(paths).prop_map(str::to_owned)
 }
 
@@ -162,19 +161,19 @@ fn static_data() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
 
     #[test]
     fn who_comes_late_ends_where_the_others_are(
-        changes in prop::collection::vec(change(), 1..14),
+        changes in prop::collection::vec(change(), 1..9),
         cut in any::<prop::sample::Index>(),
         limit in 0_usize..3,
         data in static_data(),
         split_root in any::<bool>(),
     ) {
         let (before, after) = changes.split_at(cut.index(changes.len() + 1));
-        let base = base_with(limit, before.to_vec());
-        let again = base_with(limit, base.entries().map(|entry| entry.entry).collect());
+        let base = base_with(limit, before);
+        let again = base_with(limit, &base.entries().map(|entry| entry.entry).collect::<Vec<_>>());
         for topics in [&["t"][..], &["u"], &["t", "u"]] {
             let topics: Vec<Topic> = topics.iter().map(|topic| Topic::from(*topic)).collect();
             let ours = |entry: &&DataSourceEntry| entry.topics.iter().any(|t| topics.contains(t));
