@@ -63,10 +63,14 @@ pub(crate) async fn begin_read(
 }
 
 /// Whether the clone holds `commit`, the feed's, or something newer. A kept clone that was not
-/// compared with its remote since the start may be of any age.
+/// compared with its remote since the start may be of any age, and while the feed knows no commit, the
+/// first one that it will be told of need not concern whoever holds this one.
 fn is_current(policy: Option<&Policy>, commit: Option<&CommitHash>) -> bool {
-    let (Some(policy), Some(commit)) = (policy, commit) else {
+    let Some(policy) = policy else {
         return true;
+    };
+    let Some(commit) = commit else {
+        return false;
     };
     let was_synced = policy.watcher.status().borrow().last_sync.is_some();
     was_synced || policy.repo.head().as_ref() == Some(commit)

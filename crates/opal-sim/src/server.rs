@@ -667,7 +667,8 @@ impl Process {
         let scope = ScopeId::default();
         let feed = self.hub.feed();
         let (head, commit) = (feed.head(&scope), feed.commit(&scope));
-        let is_current = from_feed || self.was_synced || commit.is_none() || clone == commit;
+        let is_known = commit.is_some() && (self.was_synced || clone == commit);
+        let is_current = from_feed || is_known;
         match wanted {
             None => Ok(is_current.then_some(head)),
             Some(wanted) if is_current && wanted.is_met_by(&head) => Ok(Some(head)),
