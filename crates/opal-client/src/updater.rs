@@ -12,35 +12,38 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use opal_protocol::feed::{AppliedArguments, FailingEntry};
 use opal_protocol::{DataEntryReport, Document, Epoch, Revision, Topic, UpdateCallback, UpdateId};
 use opal_pubsub::{AppliedSender, Event};
 use opal_runtime::ConnRetryOptions;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use crate::callbacks::Reporter;
 use crate::data::intake::Interests;
 use crate::data::queue::{Failure, Seq};
 use crate::fetch::Fetcher;
-use crate::offline::{OfflineConfig, OfflineFile, OfflineStatus, Saved};
+use crate::offline::{OfflineConfig, OfflineFile, OfflineStatus};
 use crate::policy_store::{PolicyStore, StoreChange, StoreError};
 use crate::record::Record;
 use crate::replica::{News, Replica, ReplicaOptions};
 use crate::server_api::{BundleAt, ServerApi, ServerApiError};
 use crate::standing::{Moment, Standing};
 use crate::transactions::TransactionLog;
-use opal_runtime::chain;
-
 use data::Loaded;
-use offline::{Filled, Saver};
+use filling::{Filled, Filling};
+use offline::Saver;
+use renewal::Renewal;
 
 mod data;
+mod engine;
+mod filling;
 mod offline;
 mod policy;
+mod renewal;
 mod writes;
 
-pub(crate) use offline::Opening;
+pub(crate) use filling::Opening;
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -145,6 +148,14 @@ pub(crate) struct Updater {
     /// Whether the engine has lost it.
     restore: bool,
     engine_is_up: bool,
+    /// Why the engine holds nothing, though it had been filled.
+    engine_lost: Option<FailingEntry>,
+    /// What the server was told last that the engine holds.
+    reported: Option<(Epoch, AppliedArguments)>,
+    /// What it was told since of the engine's loss.
+    loss_reported: Option<FailingEntry>,
+    /// What is taken anew for the record.
+    renewal: Option<Renewal>,
     /// Whether the engine went away while the write that runs was under way.
     write_is_spoiled: bool,
     /// Whether the failure of policy that lasts has been reported.
@@ -157,7 +168,7 @@ pub(crate) struct Updater {
     load: Option<Work<Result<Loaded, ServerApiError>>>,
     saver: Option<Saver>,
     /// What the engine is to be filled with before anything else.
-    filling: Option<Saved>,
+    filling: Option<Filling>,
     save: Option<Work<Result<(), String>>>,
     /// Who waits for the server to name our data sources.
     waiting: Vec<oneshot::Sender<Result<(), ServerApiError>>>,
@@ -223,6 +234,10 @@ impl Updater {
             record: keeps_record.then(Record::default),
             restore: false,
             engine_is_up: parts.engine_is_up,
+            engine_lost: None,
+            reported: None,
+            loss_reported: None,
+            renewal: None,
             write_is_spoiled: false,
             policy_failure_is_told: false,
             bundle: None,
@@ -247,7 +262,8 @@ impl Updater {
             let now = Instant::now();
             self.start_work(now);
             let save = self.save_wake(now);
-            let wake = self.replica.next_wake(now).into_iter().chain(save).min();
+            let wakes = [self.replica.next_wake(now), save, self.filling_wake(now)];
+            let wake = wakes.into_iter().flatten().min();
             self.step(wake, &shutdown).await;
         }
         if let Some(write) = self.write.take() {
@@ -259,6 +275,7 @@ impl Updater {
 
     /// Starts everything that may run now.
     fn start_work(&mut self, now: Instant) {
+        self.renew_record(now);
         if let Some(request) = self.replica.next_bundle(now) {
             self.bundle_began = Utc::now();
             self.bundle = Some(self.fetch_bundle(request));
@@ -283,18 +300,18 @@ impl Updater {
         for news in self.replica.take_news() {
             self.on_news(news);
         }
-        if let (Some(applied), Some(report)) = (&self.applied, self.replica.take_report()) {
-            applied.report(report.epoch, report.applied, report.urgent);
-        }
-        let held = self.replica.held();
+        self.end_renewal();
+        self.report();
+        let status = self.status();
+        let held = status.held;
         self.parts.progress.held.send_if_modified(|known| {
             let is_news = *known != held;
             *known = held;
             is_news
         });
-        let status = self.replica.status();
         let standing = &self.parts.progress.standing;
         standing.send_if_modified(|standing| standing.update(status, Moment::now()));
+        self.note_whole();
     }
 
     fn on_news(&mut self, news: News) {
@@ -312,7 +329,12 @@ impl Updater {
                 error,
             } => self.on_invalid(update, &id, &entry, error),
             News::Entry(notice) => self.note(*notice),
-            News::SourcesNamed { none } => self.parts.transactions.sources_named(none),
+            News::SourcesNamed { none } => {
+                if let Some(renewal) = &mut self.renewal {
+                    renewal.lacks_sources = false;
+                }
+                self.parts.transactions.sources_named(none);
+            }
         }
     }
 
@@ -357,40 +379,9 @@ impl Updater {
                 }
                 self.replica.trigger_data(Instant::now());
             }
-            Command::EngineUp { lost } => {
-                self.engine_is_up = true;
-                self.parts.transactions.engine_up();
-                if lost {
-                    self.parts.transactions.engine_restarted();
-                    self.restore = true;
-                    self.write_is_spoiled = true;
-                }
-                self.replica.retry_now(Instant::now());
-            }
-            Command::EngineDown { reason } => {
-                self.engine_is_up = false;
-                self.write_is_spoiled = true;
-                self.parts.transactions.engine_down(reason);
-            }
+            Command::EngineUp { lost } => self.on_engine_up(lost),
+            Command::EngineDown { reason } => self.on_engine_down(reason),
         }
-    }
-
-    fn on_restored(&mut self, outcomes: &[Result<(), StoreError>]) {
-        let failed = outcomes.iter().find_map(|outcome| outcome.as_ref().err());
-        if let Some(error) = failed {
-            let error = chain(error);
-            warn!(
-                "Could not fill the policy engine from our record, taking everything anew: {error}"
-            );
-            self.replica.take_everything(Instant::now());
-        } else if self.record.as_ref().is_some_and(Record::is_incomplete) {
-            warn!("Too many patches to keep were written, taking everything anew");
-            self.replica.take_everything(Instant::now());
-        } else {
-            info!("The policy engine holds again what it held");
-            self.parts.transactions.engine_refilled();
-        }
-        self.replica.retry_now(Instant::now());
     }
 }
 

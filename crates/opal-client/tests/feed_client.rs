@@ -9,6 +9,11 @@ mod feed_server;
 mod opa_program;
 
 #[cfg(test)]
+#[expect(dead_code, reason = "other tests look at more of a request")]
+#[path = "support/stand_in.rs"]
+mod stand_in;
+
+#[cfg(test)]
 mod tests {
     use std::path::{Path, PathBuf};
     use std::time::Duration;
@@ -23,6 +28,7 @@ mod tests {
 
     use super::feed_server::{FeedServer, at, list};
     use super::opa_program::{executable, free_address};
+    use super::stand_in::{Answer, Seen, StandIn};
 
     const LIMIT: Duration = Duration::from_secs(30);
 
@@ -359,6 +365,201 @@ mod tests {
         })
         .await;
         assert_eq!(client.health("/ready").await.0, 200);
+        client.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_store_that_was_never_whole_leaves_no_file() {
+        let (server, place) = (FeedServer::start().await, place());
+        server.lose_base();
+        let client = Running::start(config(&server.url, &place.file, &[])).await;
+        wait(async || server.take_asked().contains(&"/v1/feed/base".to_owned())).await;
+        wait(async || client.decision(&[]).await.2["result"]["app"].is_object()).await;
+        client.stop().await;
+        assert_eq!(read(&place.file), None);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_follows_more_than_its_file_holds_is_not_ready_by_it() {
+        let (server, place) = (FeedServer::start().await, place());
+        let client = Running::start(config(&server.url, &place.file, &[])).await;
+        client.wait_for(1).await;
+        client.stop().await;
+        let url = server.url.clone();
+        drop(server);
+        let more = [("OPAL_DATA_TOPICS", "policy_data,more")];
+        let client = Running::start(config(&url, &place.file, &more)).await;
+        client.wait_for(1).await;
+        assert_eq!(client.health("/ready").await.0, 503);
+        client.stop().await;
+    }
+
+    /// A client with an offline file whose engine the test plays, as if it ran beside the client.
+    fn config_with(engine: &StandIn, server: &FeedServer, place: &Place) -> ClientConfig {
+        let elsewhere = [
+            ("OPAL_POLICY_STORE_TYPE", "OPA"),
+            ("OPAL_INLINE_OPA_ENABLED", "false"),
+            ("OPAL_POLICY_STORE_URL", engine.url.as_str()),
+        ];
+        ClientConfig {
+            offline: config(&server.url, &place.file, &[]).offline,
+            ..config(&server.url, &place.file, &elsewhere)
+        }
+    }
+
+    /// An engine that answers the first `count` requests of a method to a path so, and takes
+    /// everything else.
+    async fn engine(request: &'static str, count: usize, status: u16) -> StandIn {
+        StandIn::start(move |seen: &Seen, before: &[Seen]| {
+            let asked = before.iter().filter(|seen| seen.line() == request).count();
+            match seen.line().as_str() {
+                line if line == request && asked < count => {
+                    Answer::status(status).body(r#"{"code":"a_code","message":"no"}"#)
+                }
+                "GET /v1/policies" => Answer::json(r#"{"result":[]}"#),
+                _ => Answer::status(204),
+            }
+        })
+        .await
+    }
+
+    /// A file of a client that was at change 1, and its text.
+    async fn good_file(server: &FeedServer, place: &Place) -> String {
+        let client = Running::start(config(&server.url, &place.file, &[])).await;
+        client.wait_for(1).await;
+        client.stop().await;
+        std::fs::read_to_string(&place.file).expect("it was written")
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_cannot_take_the_file_just_now_is_asked_again() {
+        let (server, place) = (FeedServer::start().await, place());
+        good_file(&server, &place).await;
+        let engine = engine("PUT /v1/data/log", 2, 401).await;
+        let client = Running::start(config_with(&engine, &server, &place)).await;
+        client.wait_until_ready().await;
+        wait(async || server.last_resume() == Some(json!(at(1).to_string()))).await;
+        let tries = engine.lines();
+        let tries = tries.iter().filter(|line| *line == "PUT /v1/data/log");
+        assert_eq!(tries.count(), 3);
+        client.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_file_that_the_engine_refuses_is_kept_beside_the_next_one() {
+        let (server, place) = (FeedServer::start().await, place());
+        let good = good_file(&server, &place).await;
+        let engine = engine("PUT /v1/policies/app.rego", 1, 400).await;
+        let last = server.publish();
+        let client = Running::start(config_with(&engine, &server, &place)).await;
+        client.wait_until_ready().await;
+        assert_eq!(server.last_resume(), Some(json!(null)));
+        client.stop().await;
+        assert_eq!(position(&read(&place.file).unwrap()), Some(at(last)));
+        let kept = std::fs::read_to_string(place.file.with_extension("json.unusable")).unwrap();
+        assert_eq!(kept, good);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_the_engine_refuses_stays_while_there_is_nothing_better() {
+        let (server, place) = (FeedServer::start().await, place());
+        let good = good_file(&server, &place).await;
+        let engine = engine("PUT /v1/policies/app.rego", usize::MAX, 400).await;
+        server.publish();
+        let client = Running::start(config_with(&engine, &server, &place)).await;
+        let tries = || {
+            let lines = engine.lines().into_iter();
+            lines.filter(|line| line == "PUT /v1/data/log").count()
+        };
+        wait(async || tries() > 1).await;
+        client.stop().await;
+        assert_eq!(std::fs::read_to_string(&place.file).unwrap(), good);
+    }
+
+    #[tokio::test]
+    async fn a_record_with_more_patches_than_are_kept_is_begun_anew() {
+        let (server, place) = (FeedServer::start().await, place());
+        let good = good_file(&server, &place).await;
+        let mut saved: Value = serde_json::from_str(&good).unwrap();
+        let operations = json!([{ "op": "add", "path": "/n", "value": 1 }]);
+        // Below the root nothing says which of it a bundle wrote.
+        let patch = json!({ "patch": { "path": [], "operations": operations } });
+        let changes = saved["opal"]["changes"].as_array_mut().unwrap();
+        changes.extend(std::iter::repeat_n(patch, 10_001));
+        std::fs::write(&place.file, saved.to_string()).unwrap();
+
+        server.take_asked();
+        let client = Running::start(config(&server.url, &place.file, &[])).await;
+        let held = at(1).at_least().to_string();
+        wait(async || server.take_asked().contains(&"/v1/feed/base".to_owned())).await;
+        wait(async || {
+            let (_, body) = client.health("/healthy?verbose").await;
+            body["position"]["held"] == held
+        })
+        .await;
+        client.stop().await;
+        let saved = read(&place.file).unwrap();
+        assert_eq!(position(&saved), Some(at(1)));
+        let changes = saved["opal"]["changes"].as_array().unwrap();
+        assert_eq!(changes.len(), 2, "the bundle and the list");
+    }
+
+    /// Kills the processes that were started with `--addr=addr`.
+    fn kill(addr: &str) {
+        let argument = format!("--addr={addr}");
+        for entry in std::fs::read_dir("/proc").expect("there is one").flatten() {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let mut line = line.split(|byte| *byte == 0);
+            let pid = entry.file_name().to_str().and_then(|pid| pid.parse().ok());
+            if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw)
+                && line.any(|each| each == argument.as_bytes())
+            {
+                // One that has just ended is as good.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_whose_engine_is_gone_claims_nothing_until_it_is_filled_again() {
+        let (server, place) = (FeedServer::start().await, place());
+        let (addr, directory) = (free_address(), tempfile::tempdir().unwrap());
+        let (program, broken) = (
+            directory.path().join("opa"),
+            directory.path().join("broken"),
+        );
+        let (opa, flag) = (executable(), broken.display());
+        let script = format!(
+            "#!/bin/sh\n[ -e '{flag}' ] && exit 1\nexec '{}' \"$@\"\n",
+            opa.display()
+        );
+        std::fs::write(&program, script).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&program, mode).unwrap();
+        let options = format!(r#"{{"addr": "{addr}"}}"#);
+        let url = format!("http://{addr}");
+        let inline = [
+            ("OPAL_POLICY_STORE_TYPE", "OPA"),
+            ("OPAL_INLINE_OPA_EXEC_PATH", program.to_str().unwrap()),
+            ("OPAL_INLINE_OPA_CONFIG", options.as_str()),
+            ("OPAL_POLICY_STORE_URL", url.as_str()),
+        ];
+        let client = Running::start(config(&server.url, &place.file, &inline)).await;
+        let last = server.publish();
+        let low = || server.last_applied().map(|applied| applied["low"].clone());
+        wait(async || low() == Some(json!(last))).await;
+
+        std::fs::write(&broken, "").unwrap();
+        kill(&addr);
+        wait(async || low() == Some(json!(0))).await;
+        let applied = server.last_applied().unwrap();
+        assert_eq!(applied["failing"][0]["entry"], "engine", "{applied}");
+        let (_, body) = client.health("/healthy?verbose").await;
+        assert_eq!(body["position"]["held"], json!(null));
+
+        std::fs::remove_file(&broken).unwrap();
+        wait(async || low() == Some(json!(last))).await;
+        assert_eq!(server.last_applied().unwrap()["failing"], json!(null));
         client.stop().await;
     }
 }

@@ -345,9 +345,9 @@ pub struct AppliedArguments {
 /// Something that a client could not apply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailingEntry {
-    /// The change; 0 for a data source, which is part of no change.
+    /// The change; 0 for a data source, which is part of no change, and for the engine.
     pub revision: Revision,
-    /// What, without secrets: a path and a URL, or `policy`.
+    /// What, without secrets: a path and a URL, `policy`, or `engine` if that is away or empty.
     pub entry: String,
     /// Why, most recently, without secrets.
     pub error: String,

@@ -1,7 +1,7 @@
 //! A client: the shell around the real [`Replica`] and [`Conversation`](opal_pubsub::conversation),
 //! as the tasks of the daemon are.
 //!
-//! [`connection`] does what the subscriber does, [`work`] what the updater does. Network, store and
+//! `connection` does what the subscriber does, `work` what the updater does. Network, store and
 //! clock are faked.
 
 use std::collections::VecDeque;

@@ -29,7 +29,7 @@ impl Trace {
             lines.push(format!("{:>9.3} {what}", now.as_secs_f64()));
         }
         // Writing to a digest cannot fail.
-        let _ = write!(self, "{}{what}\n", now.as_micros());
+        let _ = writeln!(self, "{}{what}", now.as_micros());
     }
 
     /// Equal for runs in which the same happened.

@@ -19,14 +19,14 @@ const TOPICS: [&str; 4] = ["t0", "t1", "t0/x", "t0/y"];
 pub fn draw(number: u64, sources: &mut Sources, rng: &mut impl Rng) -> ChangeDraft {
     let count = *[1, 1, 1, 2, 3].choose(rng).unwrap_or(&1);
     let entries = (0..count).map(|_| entry(number, sources, rng)).collect();
-    draft(format!("update-{number}"), entries)
+    draft(&format!("update-{number}"), entries)
 }
 
 /// A burst of patches for one document, more than a base keeps apart.
 pub fn patch_of(number: u64, path: &str) -> ChangeDraft {
     let operations = json!([{"op": "add", "path": "/l/-", "value": number}]);
     draft(
-        format!("update-{number}"),
+        &format!("update-{number}"),
         vec![inline(path, "PATCH", &operations, &["t0"])],
     )
 }
@@ -44,7 +44,7 @@ pub fn cover(number: u64, sources: &mut Sources) -> ChangeDraft {
             entries.push(entry);
         }
     }
-    draft(format!("{}{number}", crate::history::COVER), entries)
+    draft(&format!("{}{number}", crate::history::COVER), entries)
 }
 
 /// An update that tells of what changed behind a URL, at every place where it was put.
@@ -57,12 +57,12 @@ pub fn republish(number: u64, url: &str, sources: &mut Sources) -> ChangeDraft {
             topics,
             ..DataSourceEntry::from_url(url)
         });
-    draft(format!("update-{number}"), entries.collect())
+    draft(&format!("update-{number}"), entries.collect())
 }
 
-fn draft(id: String, entries: Vec<DataSourceEntry>) -> ChangeDraft {
+fn draft(id: &str, entries: Vec<DataSourceEntry>) -> ChangeDraft {
     let mut update = DataUpdate {
-        id: Some(id.as_str().into()),
+        id: Some(id.into()),
         entries,
         reason: None,
         callback: UpdateCallback::default(),
@@ -71,7 +71,7 @@ fn draft(id: String, entries: Vec<DataSourceEntry>) -> ChangeDraft {
     let topics = update.expand_topics();
     let text = serde_json::to_string(&update).expect("an update prints as JSON");
     ChangeDraft {
-        id: id.as_str().into(),
+        id: id.into(),
         topics: topics.into(),
         payload: Payload::Data(Document::parse(text).expect("an update prints as JSON")),
     }

@@ -328,15 +328,14 @@ impl World {
             return Some("the server has not stored everything".to_owned());
         }
         let head = self.server.head()?;
-        let missing = self.clients.iter().find_map(|client| {
+        self.clients.iter().find_map(|client| {
             let missing = client.is_missing(&head, &self.env.network);
             // One of the released way cannot say that something of it is still to be tried again.
             let asks = self.is_covered && !client.profile.feed;
             let wrong = || self.wrong_with(client, &head).filter(|_| asks);
             let missing = missing.or_else(wrong)?;
             Some(format!("{}: {missing}", client.profile.name))
-        });
-        missing
+        })
     }
 
     /// Compares stores with the truth.

@@ -39,6 +39,8 @@ pub(crate) struct Saved {
     pub(crate) position: Option<Position>,
     /// The commit of the policies.
     pub(crate) commit: Option<CommitHash>,
+    /// Whether a store that holds it has been filled with all that we follow, as far as is known.
+    pub(crate) is_whole: bool,
 }
 
 /// Why a text is no offline file of ours.
@@ -164,6 +166,7 @@ impl Saved {
             changes: changes.collect(),
             position: exact.position.filter(|_| is_ours),
             commit: exact.commit.filter(|_| is_ours),
+            is_whole: is_ours,
         })
     }
 }
@@ -205,6 +208,7 @@ fn released(policies: BTreeMap<String, String>, data: Document) -> Result<Saved,
         changes: vec![StoreChange::Bundle(Arc::new(bundle)), data],
         position: None,
         commit: None,
+        is_whole: true,
     })
 }
 

@@ -98,6 +98,12 @@ impl OfflineFile {
         })
     }
 
+    /// What is there could be read, and is of no use to the engine that runs now: the first file that
+    /// takes its place leaves it beside.
+    pub(crate) fn keep_when_replaced(&self) {
+        self.is_foreign.store(true, Ordering::Relaxed);
+    }
+
     /// Whether a file could be written here.
     pub(crate) fn check(&self) -> Result<(), SaveError> {
         let checked = || {

@@ -1,5 +1,6 @@
-//! The updater's part for offline mode: it fills the engine from the file at the start, and writes
-//! the file whenever it is due and no write runs.
+//! The updater's part for offline mode that writes the file: whenever it is due and no write runs,
+//! once the engine has been filled. What was never whole would be taken for a whole state at the next
+//! start, and could take the place of a file that is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,30 +9,15 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use futures_util::FutureExt;
 use opal_protocol::{CommitHash, Position};
-use opal_pubsub::Event;
-use opal_pubsub::subscriber::{Subscriber, SubscriberConfig};
-use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
-use super::writes::digest_of;
 use super::{Updater, Work, Written};
-use crate::offline::{Copy, OfflineConfig, OfflineFile, OfflineStatus, Saved};
-use crate::policy_store::{StoreChange, StoreError};
+use crate::offline::{Copy, OfflineConfig, OfflineFile, OfflineStatus};
+use crate::policy_store::StoreError;
 use crate::record::Record;
-use crate::standing::{Mode, Standing};
+use crate::standing::Mode;
+use crate::transactions::TransactionState;
 use opal_runtime::chain;
-
-/// A subscription that begins once it is known from where: not before the engine was filled from
-/// the file, which would write older data over what the events bring.
-#[derive(Debug)]
-pub(crate) struct Opening {
-    /// Whom to subscribe with. Its position is set here.
-    pub(crate) config: SubscriberConfig,
-    /// Where its events go.
-    pub(crate) events: mpsc::Sender<Event>,
-    /// Who runs it.
-    pub(crate) runs: oneshot::Sender<Subscriber>,
-}
 
 /// What the file holds: the state of the record, and the rest of what is written with it.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,14 +29,16 @@ struct Version {
 
 /// The file, and when to write it.
 pub(super) struct Saver {
-    file: Arc<OfflineFile>,
+    pub(super) file: Arc<OfflineFile>,
     interval: Duration,
     due: Instant,
+    /// Whether the store has been whole once in this process.
+    pub(super) was_whole: bool,
     /// What was written last.
     saved: Option<Version>,
     /// What is being written.
     saving: Option<Version>,
-    status: OfflineStatus,
+    pub(super) status: OfflineStatus,
 }
 
 impl Saver {
@@ -60,6 +48,7 @@ impl Saver {
             file,
             interval: config.interval,
             due: now + config.interval,
+            was_whole: false,
             saved: None,
             saving: None,
         }
@@ -69,130 +58,28 @@ impl Saver {
         now >= self.due + self.interval
     }
 
-    fn failed(&mut self, error: String) {
+    pub(super) fn failed(&mut self, error: String) {
         warn!("The offline file is not up to date: {error}");
         self.status.failed(error, Utc::now());
     }
 }
 
-/// What came of reading the file into the engine.
-pub(super) struct Filled {
-    saved: Saved,
-    outcomes: Vec<Result<(), StoreError>>,
-    digest: Option<String>,
-}
-
 impl Updater {
-    /// Reads the file, to be written into the engine before anything else. Without one, or with one
-    /// that cannot be used, the subscription begins now.
-    pub(super) async fn read_file(&mut self) {
-        if let Some(saver) = &self.saver {
-            let file = Arc::clone(&saver.file);
-            let read = tokio::task::spawn_blocking(move || (file.check(), file.load()));
-            if let Ok((checked, loaded)) = read.await {
-                if let (Err(error), Some(saver)) = (checked, &mut self.saver) {
-                    saver.failed(chain(&error));
-                }
-                match loaded {
-                    Ok(saved) => self.filling = saved,
-                    Err(error) => warn!("Starting without the offline file: {}", chain(&error)),
-                }
-            }
-        }
-        self.tell_offline();
-        if self.filling.is_none() {
-            self.open(None);
-        }
-    }
-
-    /// Starts the subscription, from `position` if the engine holds that.
-    fn open(&mut self, position: Option<Position>) {
-        let Some(opening) = self.opening.take() else {
+    /// Takes note of it if the store is whole: everything that `/ready` asks for is there.
+    pub(super) fn note_whole(&mut self) {
+        let Some(saver) = self.saver.as_mut().filter(|saver| !saver.was_whole) else {
             return;
         };
-        let mut config = opening.config;
-        config.position = position;
-        let subscriber = Subscriber::new(config, opening.events);
-        self.applied = Some(subscriber.applied_sender());
-        // Nobody takes it while the client stops.
-        let _ = opening.runs.send(subscriber);
+        let is_filled = self.parts.progress.standing.borrow().unready().is_none();
+        saver.was_whole = is_filled && self.parts.transactions.read(TransactionState::ready);
     }
 
-    /// The write that fills the engine from the file, if that is still to be done.
-    pub(super) fn next_filling(&mut self) -> Option<Work<Written>> {
-        let saved = self.filling.take()?;
-        // An engine that was lost meanwhile gets all of it now.
-        self.restore = false;
-        let store = Arc::clone(&self.parts.store);
-        let filling = async move {
-            let outcomes = store.apply(saved.changes.clone()).await;
-            let digest = match saved.position {
-                Some(_) => digest_of(&*store).await,
-                None => None,
-            };
-            Written::Filled(Filled {
-                saved,
-                outcomes,
-                digest,
-            })
-        };
-        Some(filling.boxed())
-    }
-
-    pub(super) fn on_filled(&mut self, filled: Filled) {
-        let Filled {
-            saved,
-            outcomes,
-            digest,
-        } = filled;
-        let failed = outcomes.iter().find_map(|outcome| outcome.as_ref().err());
-        match failed {
-            // It comes back empty, and is filled then.
-            Some(_) if self.write_is_spoiled => self.filling = Some(saved),
-            Some(error) => {
-                let error = chain(error);
-                warn!("The engine did not take all of the offline file: {error}");
-                self.note_filled(&saved.changes, &outcomes);
-                self.open(None);
-            }
-            None => {
-                self.note_filled(&saved.changes, &outcomes);
-                self.filled_whole(&saved, digest);
-            }
-        }
-    }
-
-    fn note_filled(&mut self, changes: &[StoreChange], outcomes: &[Result<(), StoreError>]) {
-        let Some(record) = &mut self.record else {
-            return;
-        };
-        for (change, outcome) in changes.iter().zip(outcomes) {
-            if outcome.is_ok() {
-                record.data_applied(change);
-            }
-        }
-        self.parts.landmark.send_replace(record.any_policy());
-    }
-
-    fn filled_whole(&mut self, saved: &Saved, digest: Option<String>) {
-        info!("The policy engine holds what the offline file says");
-        self.parts.transactions.restored();
-        self.parts.progress.standing.send_modify(Standing::restored);
-        let position = saved
-            .position
-            .filter(|position| self.replica.restored(*position, saved.commit.clone()));
-        if position.is_some()
-            && let Some((commit, digest)) = saved.commit.clone().zip(digest)
-        {
-            self.replica.policies_are(commit, digest);
-        }
+    /// The file that was read, or written, is of what the store holds now.
+    pub(super) fn file_is_current(&mut self) {
         let version = self.version();
         if let Some(saver) = &mut self.saver {
-            saver.status.restored();
             saver.saved = version;
         }
-        self.tell_offline();
-        self.open(position);
     }
 
     /// What the file would hold if it were written now; `None` if there is nothing to hold.
@@ -216,7 +103,7 @@ impl Updater {
         let version = self.version();
         let mode = self.parts.progress.standing.borrow().mode();
         let saver = self.saver.as_mut()?;
-        if version == saver.saved {
+        if version == saver.saved || !saver.was_whole {
             saver.due = now + saver.interval;
             return None;
         }
@@ -294,13 +181,13 @@ impl Updater {
             let outcome = save.await;
             self.on_saved(outcome);
         }
+        // What the last write brought counts.
+        self.tell();
         let version = self.version();
-        let is_current = self
-            .saver
-            .as_ref()
-            .is_none_or(|saver| saver.saved == version);
-        // An engine that was not filled yet holds less than the file does.
-        if is_current || self.opening.is_some() || !self.engine_is_up {
+        let is_wanted = |saver: &Saver| saver.was_whole && saver.saved != version;
+        // An engine that is still to be filled holds less than the file does.
+        let lacks_much = self.opening.is_some() || self.engine_lacks_all();
+        if lacks_much || !self.saver.as_ref().is_some_and(is_wanted) {
             return;
         }
         let policies = self.parts.store.policies().await;
@@ -311,7 +198,7 @@ impl Updater {
         }
     }
 
-    fn tell_offline(&self) {
+    pub(super) fn tell_offline(&self) {
         let status = self.saver.as_ref().map(|saver| saver.status.clone());
         self.parts.progress.offline.send_replace(status);
     }

@@ -126,6 +126,9 @@ impl Updater {
         position: Option<Position>,
     ) {
         self.policy_failure_is_told = false;
+        if let Some(renewal) = self.renewal.as_mut().filter(|_| is_complete) {
+            renewal.lacks_bundle = false;
+        }
         let now = Instant::now();
         self.replica
             .bundle_applied(commit.clone(), is_complete, position, now);

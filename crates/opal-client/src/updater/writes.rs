@@ -25,8 +25,9 @@ impl Updater {
         if !self.engine_is_up {
             return None;
         }
-        if let Some(filling) = self.next_filling() {
-            return Some(filling);
+        if self.filling.is_some() {
+            // What it holds is older than anything else.
+            return self.next_filling(now);
         }
         let store = Arc::clone(&self.parts.store);
         if std::mem::take(&mut self.restore) {
@@ -35,7 +36,10 @@ impl Updater {
                     let restored = async move { Written::Restored(store.apply(changes).await) };
                     return Some(restored.boxed());
                 }
-                None => self.replica.take_everything(now),
+                None => {
+                    self.engine_holds_again();
+                    self.replica.take_everything(now);
+                }
             }
         }
         if let Some(copy) = self.next_copy(now) {

@@ -1,6 +1,7 @@
 //! A stand-in for a server with a feed, whose change `n` appends `n` to a list by a patch: a change
 //! that is missed, or applied twice, shows.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -36,6 +37,9 @@ struct Shared {
     resumed: Mutex<Vec<Value>>,
     /// Paths that were asked for.
     asked: Mutex<Vec<String>>,
+    /// What the clients said that they hold.
+    applied: Mutex<Vec<Value>>,
+    lacks_base: AtomicBool,
 }
 
 /// The position of change `revision`.
@@ -62,6 +66,8 @@ impl FeedServer {
             head: watch::Sender::new(1),
             resumed: Mutex::default(),
             asked: Mutex::default(),
+            applied: Mutex::default(),
+            lacks_base: AtomicBool::default(),
         });
         let router = Router::new()
             .route("/ws", any(subscribe))
@@ -86,6 +92,17 @@ impl FeedServer {
     pub(crate) fn publish(&self) -> u64 {
         self.shared.head.send_modify(|head| *head += 1);
         *self.shared.head.borrow()
+    }
+
+    /// From now on nobody gets the base.
+    pub(crate) fn lose_base(&self) {
+        self.shared.lacks_base.store(true, Ordering::Relaxed);
+    }
+
+    /// What a client said last that it holds.
+    pub(crate) fn last_applied(&self) -> Option<Value> {
+        let applied = self.shared.applied.lock().expect("no test panics here");
+        applied.last().cloned()
     }
 
     /// Where the last subscription resumed.
@@ -129,7 +146,10 @@ async fn policy(State(shared): State<Arc<Shared>>) -> Response {
     ([(POSITION_HEADER, position)], Json(bundle)).into_response()
 }
 
-async fn base(State(shared): State<Arc<Shared>>) -> Json<Value> {
+async fn base(State(shared): State<Arc<Shared>>) -> Response {
+    if shared.lacks_base.load(Ordering::Relaxed) {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    }
     let head = *shared.head.borrow();
     let entry = json!({
         "url": "", "dst_path": LIST, "save_method": "PUT", "topics": ["policy_data"], "data": list(head),
@@ -138,6 +158,7 @@ async fn base(State(shared): State<Arc<Shared>>) -> Json<Value> {
         "position": at(head),
         "entries": [{ "revision": head, "entry": entry }],
     }))
+    .into_response()
 }
 
 async fn subscribe(State(shared): State<Arc<Shared>>, upgrade: WebSocketUpgrade) -> Response {
@@ -195,8 +216,19 @@ async fn follow(mut socket: WebSocket, shared: &Shared) -> Option<()> {
         told = head;
         tokio::select! {
             changed = heads.changed() => changed.ok()?,
-            frame = socket.recv() => drop(frame?.ok()?),
+            frame = socket.recv() => note_applied(shared, &frame?.ok()?),
         }
+    }
+}
+
+fn note_applied(shared: &Shared, frame: &Message) {
+    let Message::Text(text) = frame else {
+        return;
+    };
+    let frame: Value = serde_json::from_str(text.as_str()).expect("frames are JSON");
+    if frame["request"]["method"] == "applied" {
+        let mut applied = shared.applied.lock().expect("no test panics here");
+        applied.push(frame["request"]["arguments"].clone());
     }
 }
 

@@ -63,6 +63,12 @@ async fn the_fleet_is_for_bearers_and_each_sees_the_scopes_that_it_may() {
             "{scopes}"
         );
         assert_eq!(fleet["head"].as_object().unwrap().len(), heads, "{scopes}");
+        let health = json_of(&server, "/healthcheck?verbose", Some(&token)).await;
+        let counts = health["clients"].as_object().unwrap();
+        let counted: u64 = counts.values().filter_map(serde_json::Value::as_u64).sum();
+        assert_eq!(counted, clients as u64, "{scopes}");
+        let heads_named = health["feed"]["head"].as_object().unwrap().len();
+        assert_eq!(heads_named, heads, "{scopes}");
     }
 }
 

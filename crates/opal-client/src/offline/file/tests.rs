@@ -133,6 +133,7 @@ fn a_file_of_released_opal_is_read_and_is_of_no_position() {
     );
     let saved = file.load().unwrap().unwrap();
     assert_eq!((saved.position, saved.commit), (None, None));
+    assert!(saved.is_whole);
     let [
         StoreChange::Bundle(bundle),
         StoreChange::Put { path, document },
@@ -152,6 +153,7 @@ fn a_position_holds_only_for_who_follows_the_same() {
     let of = |identity: Identity| OfflineFile::new(ours.path.clone(), identity);
     let other_topics = of(identity("groups")).load().unwrap().unwrap();
     assert_eq!((other_topics.position, other_topics.commit), (None, None));
+    assert!(!other_topics.is_whole, "something may be missing");
     assert_eq!(other_topics.changes.len(), changes().len());
 
     let directories = Identity {

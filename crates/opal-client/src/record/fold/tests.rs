@@ -26,7 +26,7 @@ fn patch(at: &str, operations: Value) -> StoreChange {
     }
 }
 
-fn add(at: &str, place: &str, value: Value) -> StoreChange {
+fn add(at: &str, place: &str, value: &Value) -> StoreChange {
     patch(at, json!([{ "op": "add", "path": place, "value": value }]))
 }
 
@@ -53,8 +53,8 @@ fn patches_become_part_of_the_document_they_were_applied_to() {
     let changes = vec![
         put("/users", r#"{"bob":{"roles":[]}}"#),
         put("/other", "1"),
-        add("/users", "/bob/roles/-", json!("admin")),
-        add("/users/bob", "/age", json!(7)),
+        add("/users", "/bob/roles/-", &json!("admin")),
+        add("/users/bob", "/age", &json!(7)),
     ];
     let wanted = [
         r#"put /users {"bob":{"roles":["admin"],"age":7}}"#,
@@ -67,7 +67,7 @@ fn patches_become_part_of_the_document_they_were_applied_to() {
 fn a_null_that_a_patch_made_stays_and_one_of_a_put_goes() {
     let changes = vec![
         put("/users", r#"{"bob":null,"eve":{}}"#),
-        add("/users", "/eve/left", json!(null)),
+        add("/users", "/eve/left", &json!(null)),
     ];
     let wanted = [
         r#"put /users {"eve":{}}"#,
@@ -85,13 +85,13 @@ fn what_would_lose_something_is_left_as_it_was() {
     };
     let digits = r#"{"n":12345678901234567890123}"#;
     for changes in [
-        of(digits, vec![add("/a", "/b", json!(1))]),
-        of("{}", vec![add("/a", "", json!(1))]),
-        of("{}", vec![add("/a", "/x/y", json!(1))]),
-        of("{}", vec![put("/a/b", "1"), add("/a", "/c", json!(1))]),
-        of("[[1]]", vec![add("/a/0", "/-", json!(1))]),
-        vec![put("/", "{}"), add("/", "/b", json!(1))],
-        vec![add("/a", "/b", json!(1))],
+        of(digits, vec![add("/a", "/b", &json!(1))]),
+        of("{}", vec![add("/a", "", &json!(1))]),
+        of("{}", vec![add("/a", "/x/y", &json!(1))]),
+        of("{}", vec![put("/a/b", "1"), add("/a", "/c", &json!(1))]),
+        of("[[1]]", vec![add("/a/0", "/-", &json!(1))]),
+        vec![put("/", "{}"), add("/", "/b", &json!(1))],
+        vec![add("/a", "/b", &json!(1))],
     ] {
         assert_eq!(fold_all(changes.clone()), shown(&changes));
     }
@@ -151,14 +151,14 @@ fn any_change(rng: &mut StdRng) -> StoreChange {
         2 => patch(at, json!([{ "op": "move", "from": from, "path": to }])),
         3 => patch(at, json!([{ "op": "copy", "from": from, "path": to }])),
         4 | 5 => patch(at, json!([{ "op": "remove", "path": to }])),
-        _ => add(at, to, value),
+        _ => add(at, to, &value),
     }
 }
 
 #[test]
 fn a_history_leads_to_the_same_folded_or_not() {
     let mut fewer = 0;
-    for seed in 0..300 {
+    for seed in 0..100 {
         let mut rng = StdRng::seed_from_u64(seed);
         let (bundle, changes) = history(&mut rng);
         let (long, short) = (MemoryStore::new(), MemoryStore::new());
@@ -173,5 +173,5 @@ fn a_history_leads_to_the_same_folded_or_not() {
         }
         assert_eq!(long.data(), short.data(), "{seed}: {:#?}", shown(&less));
     }
-    assert!(fewer > 100, "{fewer}");
+    assert!(fewer > 30, "{fewer}");
 }
