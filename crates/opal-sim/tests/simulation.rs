@@ -18,7 +18,7 @@ fn with(bug: Option<Bug>) -> Options {
 
 #[test]
 fn the_same_seed_is_the_same_run() {
-    for seed in [3, 14] {
+    for seed in 0..10 {
         let digests = [run(seed, with(None)).digest, run(seed, with(None)).digest];
         assert_eq!(digests[0], digests[1], "seed {seed}");
     }
