@@ -4,7 +4,9 @@
 //!
 //! 1. [`publisher`]: a cheap handle; whoever has something to say calls [`Publisher::publish`].
 //! 2. [`feed`]: the publish becomes a [`Change`](feed::Change) with a revision of its scope. Nothing is
-//!    delivered that did not go through the feed.
+//!    delivered that did not go through the feed, and with a journal
+//!    ([`feed::journal_file`]) nothing that is not on disk. What leaves the history stays in the
+//!    [`feed::base`].
 //! 3. [`hub`]: a state machine without I/O that knows who subscribed to what. It encodes a change
 //!    once for each topic, and once for all who follow the feed, and puts the same bytes into the
 //!    [`outbox`] of each subscriber. Those who follow say what they applied; so it can say how every

@@ -21,7 +21,7 @@
 //! `position` keeps readers from answers older than what they know; [`wait`] waits until clients have
 //! applied a change; `fleet` says what each client holds, and `drift` whether that is what it should.
 //!
-//! [`websocket`] lets clients in; `cors` says what browsers may do; [`server`] wires all of it; [`config`] says how.
+//! `store` opens the feed, in memory or in the state directory; [`websocket`] lets clients in; `cors` says what browsers may do; [`server`] wires all of it; [`config`] says how.
 
 mod base;
 pub mod config;
